@@ -1,0 +1,1 @@
+"""Shared test material: tiny models and the masked reference. Nothing here imports vtprune."""

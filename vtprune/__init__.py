@@ -1,0 +1,58 @@
+"""vtprune: vision-token pruning for large vision-language models, as recipes of plugins.
+
+>>> with vtprune.prune(model, "plphp") as run:          # doctest: +SKIP
+...     output = model.generate(**inputs)
+>>> print(run.report)                                   # doctest: +SKIP
+
+Importing the package imports neither torch nor transformers; each name below is loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from vtprune.core.errors import VtpruneError
+from vtprune.core.plugins import hookimpl
+
+if TYPE_CHECKING:
+    from vtprune.api import Run, components, prune
+    from vtprune.calibrate import calibrate_reattention
+    from vtprune.core.budget import Budget
+    from vtprune.core.recipe import Recipe, Stage
+    from vtprune.core.report import Report
+
+_LAZY = {
+    "prune": "vtprune.api",
+    "Run": "vtprune.api",
+    "components": "vtprune.api",
+    "calibrate_reattention": "vtprune.calibrate",
+    "Budget": "vtprune.core.budget",
+    "Recipe": "vtprune.core.recipe",
+    "Stage": "vtprune.core.recipe",
+    "Report": "vtprune.core.report",
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "Budget",
+    "Recipe",
+    "Report",
+    "Run",
+    "Stage",
+    "VtpruneError",
+    "calibrate_reattention",
+    "components",
+    "hookimpl",
+    "prune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'vtprune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

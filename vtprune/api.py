@@ -1,0 +1,108 @@
+"""The public entry: prune a model for the time of a with-block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from vtprune.core.engine import Engine
+from vtprune.core.errors import VtpruneError
+from vtprune.core.plan import bind
+from vtprune.core.plugins import registry
+from vtprune.core.recipe import Recipe
+from vtprune.core.registry import KINDS, Registration
+from vtprune.core.report import Report
+
+_running: WeakKeyDictionary[nn.Module, list[Engine]] = WeakKeyDictionary()
+
+
+class Run:
+    """A recipe bound to a model; a context manager.
+
+    Inside the with-block the model prunes; on leaving, also by an exception, it is exactly as it was. Of nested runs on
+    one model the innermost acts. A run may be entered again.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+        self.model, self.recipe = model, recipe
+        self._engine = Engine(bind(recipe, model))
+
+    def __enter__(self) -> Run:
+        engines = _running.setdefault(self.model, [])
+        if self._engine in engines:
+            raise VtpruneError("this run is already active; make a second one with vtprune.prune to nest it")
+        if engines:
+            engines[-1].detach()
+        try:
+            self._engine.attach()
+        except BaseException:
+            self._resume()
+            raise
+        engines.append(self._engine)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        engines = _running.get(self.model, [])
+        innermost = bool(engines) and engines[-1] is self._engine
+        if self._engine in engines:
+            engines.remove(self._engine)
+        self._engine.detach()
+        if innermost:
+            self._resume()
+
+    def _resume(self) -> None:
+        engines = _running.get(self.model, [])
+        if engines:
+            engines[-1].attach()
+        else:
+            _running.pop(self.model, None)
+
+    @property
+    def report(self) -> Report:
+        """What happened to the latest prompt; raises VtpruneError before the first one."""
+        report = self._engine.recorder.report
+        if report is None:
+            raise VtpruneError("no prompt has been pruned yet; call model.generate(...) or model(...) inside the with-block")
+        return report
+
+    @property
+    def reports(self) -> list[Report]:
+        """The reports of all prompts of this run, oldest first."""
+        return list(self._engine.recorder.reports)
+
+
+def prune(model: nn.Module, recipe: str | Path | Mapping[str, Any] | Recipe, **overrides: Any) -> Run:
+    """Prune ``model`` by ``recipe`` inside a with-block.
+
+    model: a transformers vision-language model of a supported family, unmodified.
+    recipe: a registered name, the path of a YAML file, a mapping, or a `Recipe`.
+    overrides: changes to the recipe by dotted path, e.g. ``**{"stages.0.budget": 0.25}``, or with ``__`` for the dots;
+        for a recipe with one stage its fields can be named directly: ``budget=0.25``.
+
+    Raises RecipeError (every problem of the recipe), UnknownNameError, UnsupportedModelError or BindingError (every way
+    in which the recipe does not fit the model), all before anything runs.
+
+    >>> with vtprune.prune(model, "plphp", budget=0.3) as run:      # doctest: +SKIP
+    ...     tokens = model.generate(**inputs)
+    >>> run.report.kept(layer=4, head=0)                            # doctest: +SKIP
+    """
+    return Run(model, Recipe.load(recipe, **overrides))
+
+
+def components(kind: str | None = None) -> list[Registration]:
+    """What is registered: scorers, allocators, selectors, reducers, adapters and recipes, or those of one kind.
+
+    kind: singular or plural (``"scorer"``, ``"scorers"``). Raises VtpruneError for an unknown kind.
+    """
+    if kind is not None:
+        kind = kind.removesuffix("s")
+        if kind not in KINDS:
+            raise VtpruneError(f"unknown kind {kind!r}; kinds: {', '.join(KINDS)}")
+    return list(registry().entries(kind))

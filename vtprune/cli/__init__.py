@@ -1,0 +1,49 @@
+"""The ``vtprune`` command. Listing, describing by name and ``--help`` import neither torch nor transformers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vtprune.cli.describe import describe
+from vtprune.cli.listing import list_
+from vtprune.cli.run import run
+from vtprune.cli.validate import validate
+
+app = typer.Typer(
+    name="vtprune",
+    help="Vision-token pruning for large vision-language models, as recipes of plugins.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("list")(list_)
+app.command()(describe)
+app.command()(validate)
+app.command()(run)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from vtprune import __version__
+
+        typer.echo(f"vtprune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 a fault in what was asked, 2 wrong usage or unknown name, 130 interrupted."""
+    app()
+
+
+__all__ = ["app", "main"]

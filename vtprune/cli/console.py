@@ -1,0 +1,62 @@
+"""Where the commands write, and how their errors look: results on stdout, notes and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any, ParamSpec
+
+import typer
+from rich.console import Console
+
+from vtprune.core.errors import VtpruneError
+
+P = ParamSpec("P")
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON only; notes go to stderr.")]
+
+
+class CliError(VtpruneError):
+    """Something asked for on the command line that cannot be done; ``code`` is the exit status."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+def stdout() -> Console:
+    """The console for results, without markup. Made anew each time, so that a redirected ``sys.stdout`` is honoured."""
+    return Console(file=sys.stdout, markup=False, highlight=False)
+
+
+def note(message: str) -> None:
+    """One line on stderr that is not part of the result."""
+    typer.echo(f"note: {message}", err=True)
+
+
+def print_json(data: Any) -> None:
+    """``data`` as indented JSON on stdout, without markup or wrapping."""
+    typer.echo(json.dumps(data, indent=2, allow_nan=False))
+
+
+def friendly(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn deliberate errors, file errors and Ctrl-C into a message and an exit code; ``--debug`` lets them through."""
+
+    @wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            raise
+        except (VtpruneError, OSError, UnicodeDecodeError) as error:
+            if kwargs.get("debug"):
+                raise
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(getattr(error, "code", 1)) from None
+
+    return guarded

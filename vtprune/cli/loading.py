@@ -1,0 +1,92 @@
+"""Models and pictures from what the user typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vtprune.cli.console import CliError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name, or the fastest one present for ``auto``; raises CliError if there is none such."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise CliError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:0, ...") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise CliError(f"device {name!r} is not here: PyTorch sees {torch.cuda.device_count()} CUDA devices; use cpu")
+    return device
+
+
+def load_model(name: str | None, dtype: str, device: torch.device, attn: str | None) -> tuple[Any, Any]:
+    """Model (in evaluation mode, on ``device``) and processor; ``name`` None means the embedded default.
+
+    name: a Hub id or a local directory. dtype: one of `DTYPES`. attn: an attention implementation of transformers.
+    Raises CliError with the likely causes if loading fails.
+    """
+    import torch
+
+    if name is None:
+        from vtprune.testbed import load_default
+
+        model, processor = load_default()
+        if attn is not None:
+            _set_attention(model, attn)
+        model.to(device=device, dtype=None if dtype == "auto" else getattr(torch, dtype))
+        return model, processor
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    local = Path(name).expanduser()
+    if name.startswith((".", "/", "~")) and not local.is_dir():
+        raise CliError(f"model directory {name} does not exist")
+    where = str(local) if local.is_dir() else name
+    options = {} if attn is None else {"attn_implementation": attn}
+    try:
+        processor = AutoProcessor.from_pretrained(where)
+        model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype, **options)
+        return model.to(device).eval(), processor
+    except Exception as error:
+        causes = (
+            "the directory holds no complete checkpoint with its processor, or not of an image-text-to-text model"
+            if local.is_dir()
+            else "the id is wrong, the model is private or gated, this machine is offline, or it is not an "
+            "image-text-to-text model"
+        )
+        raise CliError(f"model {name!r} cannot be loaded; likely causes: {causes}. {_first_line(error)}") from error
+
+
+def _set_attention(model: Any, attn: str) -> None:
+    try:
+        model.set_attn_implementation(attn)
+    except (ValueError, ImportError) as error:
+        raise CliError(f"attention {attn!r} cannot be used: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def open_image(path: Path) -> Image.Image:
+    """An RGB picture, upright; raises CliError for a missing or unreadable file."""
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise CliError(f"image {path} does not exist; the current directory is {Path.cwd()}") from None
+    except UnidentifiedImageError:
+        raise CliError(f"image {path} cannot be read: it is not a picture in a format that Pillow knows") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise CliError(f"image {path} cannot be read: {error}; the file may be damaged") from error

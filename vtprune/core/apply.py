@@ -1,0 +1,142 @@
+"""Carrying out what a stage decided: on hidden states, or on a cache layer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vtprune.core.adapter import Parts
+from vtprune.core.cache import PrunedLayer
+from vtprune.core.component import Reducer
+from vtprune.core.decide import Choice, Context, decide
+from vtprune.core.errors import UnsupportedModeError
+from vtprune.core.flow import Flow
+from vtprune.core.plan import BoundStage
+from vtprune.core.recorder import Recorder
+
+Step = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a stage acts: the layer, the forward, and what deciding needs."""
+
+    bound: BoundStage
+    layer: int
+    flow: Flow
+    context: Context
+    parts: Parts
+    recorder: Recorder
+
+
+def _kept(site: Site, choices: list[Choice], started: float) -> list[tuple[Tensor, ...]]:
+    """Per sample the kept tokens, counted in the prompt (one tensor, or one per KV head); noted in the report."""
+    alive = site.flow.alive
+    kept = []
+    for sample, choice in enumerate(choices):
+        keep = choice.keep.cpu()
+        rows = keep if keep.dim() == 2 else keep[None]
+        kept.append(tuple(alive[sample][row] for row in rows))
+    site.recorder.stage(site.bound, site.layer, choices, kept, time.perf_counter() - started)
+    return kept
+
+
+def drop_hidden(site: Site, hidden: Tensor, rotary: Tensor | None, shift: Tensor | None) -> tuple[Tensor, list[Step]]:
+    """Remove tokens from the hidden states ``[batch, token, dim]`` entering a layer.
+
+    rotary: the rotary positions of this forward; shift: by how much the layer's earlier tokens run behind.
+    Returns the compact hidden states and the steps that made them, to be repeated on a replay.
+    """
+    flow, stage, started = site.flow, site.bound.stage, time.perf_counter()
+    choices = decide(site.bound, site.layer, flow, site.context)
+    kept = [rows[0] for rows in _kept(site, choices, started)]
+    if all(len(kept[sample]) == len(flow.alive[sample]) for sample in range(flow.batch)):
+        return hidden, []
+    assert stage.reducer is not None
+    steps: list[Step] = []
+    merge = _merge_step(site, stage.reducer, choices)
+    if merge is not None:
+        steps.append(merge)
+    transformed = hidden if merge is None else merge(hidden)
+    columns = flow.drop(kept)
+    if stage.positions == "reindex":
+        assert rotary is not None
+        flow.reindex(rotary, shift)
+    steps.append(lambda states: states.gather(1, columns[..., None].expand(-1, -1, states.shape[-1])))
+    for sample, tokens in enumerate(kept):
+        for held in (flow.entering[sample], flow.cached[sample]):
+            held[site.layer :] = [len(tokens)] * (len(held) - site.layer)
+    return steps[-1](transformed), steps
+
+
+def _merge_step(site: Site, reducer: Reducer, choices: list[Choice]) -> Step | None:
+    """The reducer's edit of the kept tokens, as a function of the hidden states; None if it edits nothing."""
+    if type(reducer).merge is Reducer.merge:
+        return None
+    flow = site.flow
+    if flow.sizes is None:
+        flow.sizes = torch.ones(flow.batch, flow.width, device=flow.device)
+    columns = [flow.columns([sample])[0] for sample in range(flow.batch)]
+    before = flow.sizes.clone()
+
+    def merged(hidden: Tensor) -> Tensor:
+        rows = list(hidden.unbind(0))
+        assert flow.sizes is not None
+        sizes = before.clone()
+        for sample, choice in enumerate(choices):
+            at, keep = columns[sample], choice.keep
+            if not len(at) or bool(keep.all()):
+                continue
+            features, project = _mergeable(site, sample, hidden[sample, at])
+            result = reducer.merge(features[None], keep[None], before[sample, at][None])
+            if result is None:
+                continue
+            sizes[sample, at[keep]] = result.sizes[0, keep]
+            rows[sample] = rows[sample].index_copy(0, at[keep], project(result.features[0, keep]).to(hidden.dtype))
+        if flow.width == hidden.shape[1]:
+            flow.sizes = sizes
+        return torch.stack(rows)
+
+    return merged
+
+
+def _mergeable(site: Site, sample: int, hidden: Tensor) -> tuple[Tensor, Step]:
+    """What is averaged at the site, ``[vision, dim]``, and how the result becomes hidden states."""
+    if site.bound.stage.site.kind != "vision":
+        return hidden, lambda features: features
+    features = torch.cat([record.features for record in site.flow.records[sample] if record.features is not None])
+    features = features[site.flow.alive[sample].to(features.device)]
+    unit, dim = features.shape[1:]
+    parts = site.parts
+
+    def project(flat: Tensor) -> Tensor:
+        return parts.adapter.project(parts.model, flat.view(-1, unit, dim).to(features.dtype))
+
+    return features.flatten(1), project
+
+
+def evict(site: Site, layer: PrunedLayer, flash: bool) -> None:
+    """Remove vision tokens from a layer's cache, for each sample and KV head its own."""
+    flow, started = site.flow, time.perf_counter()
+    choices = decide(site.bound, site.layer, flow, site.context)
+    kept = _kept(site, choices, started)
+    for sample, rows in enumerate(kept):
+        mean = sum(map(len, rows)) / len(rows)
+        flow.cached[sample][site.layer] = round(mean)
+    if all(len(row) == len(flow.alive[sample]) for sample, rows in enumerate(kept) for row in rows):
+        return
+    if flash and any(len({len(row) for row in rows}) > 1 for rows in kept):
+        raise UnsupportedModeError(
+            f"stages[{site.bound.index}]: KV heads of layer {site.layer} keep different numbers of tokens, which flash "
+            f"attention's padding mask cannot express; load the model with attn_implementation='sdpa'"
+        )
+    keep_new = flow.gather(flow.real)[:, None].repeat(1, site.context.kv_heads, 1)
+    for sample, choice in enumerate(choices):
+        keep_new[sample, :, flow.columns([sample])[0]] = choice.keep
+    earlier = torch.ones(*keep_new.shape[:2], max(layer.stored - flow.width, 0), dtype=torch.bool, device=flow.device)
+    # A sliding layer has already forgotten what lies before its window.
+    layer.evict(torch.cat([earlier, keep_new], -1)[..., -layer.stored :])

@@ -1,0 +1,288 @@
+"""A cache layer whose logical length differs from what it stores.
+
+transformers derives positions, masks and prefill slicing from the cache's length. `PrunedLayer` therefore reports the
+*logical* length, as if nothing had been pruned, stores only what was kept, and remembers the logical position of every
+slot. The state follows beams, cropping and batch expansion because it lives in the cache itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from vtprune.core.errors import UnsupportedModeError
+from vtprune.core.masks import Slots
+from vtprune.core.storage import Packed, compact
+
+
+class PrunedLayer(DynamicLayer):
+    """See the module. ``keys`` and ``values`` hold the dense part, ``[batch, kv_head, slot, dim]``; after a ragged
+    eviction ``packed`` holds the prompt's part and the dense part only what was appended since.
+
+    shift: int64 ``[batch]`` or None; by how much rotary positions run behind logical ones (re-indexed prompts).
+    """
+
+    def __init__(self, sliding_window: int | None = None) -> None:
+        super().__init__()
+        self.sliding_window = sliding_window
+        self.is_sliding = sliding_window is not None
+        self.is_croppable = not self.is_sliding
+        self.detached = False
+        self._clear()
+
+    def _clear(self) -> None:
+        self.cumulative_length = 0
+        self.packed: Packed | None = None
+        self.shift: Tensor | None = None
+        self._known: Slots | None = None  # positions of the leading slots; later ones follow on without a gap
+        self._announced: tuple[Tensor, Tensor, bool, int] | None = None
+
+    # -- what a decoder layer's hook says and asks -----------------------------------------------------------------
+
+    @property
+    def untouched(self) -> bool:
+        """True while every logical token is stored once, in order."""
+        return self._known is None
+
+    @property
+    def stored(self) -> int:
+        """Slots of the (padded) rectangle an attention call sees."""
+        dense = self.keys.shape[-2] if self.is_initialized and self.keys.numel() else 0
+        return dense + (self.packed.width if self.packed else 0)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that keys and values really take."""
+        if not self.is_initialized:
+            return 0
+        dense = sum(t.numel() * t.element_size() for t in (self.keys, self.values))
+        return dense + (self.packed.nbytes if self.packed else 0)
+
+    def announce(self, positions: Tensor, valid: Tensor, all_valid: bool, logical: int) -> None:
+        """Tell the layer which tokens the next update brings: positions int64 and valid bool ``[batch, token]``, and
+        how far the logical length grows."""
+        self._announced = (positions, valid, all_valid, logical)
+
+    def slots(self, batch: int, device: torch.device) -> Slots:
+        """Position and validity of every stored slot."""
+        stored, known = self.stored, self._known
+        if known is None:
+            start = self.cumulative_length - stored
+            positions = torch.arange(start, start + stored, device=device).expand(batch, stored)
+            return Slots(positions, torch.ones_like(positions, dtype=torch.bool), True)
+        if (missing := stored - known.positions.shape[-1]) > 0:
+            shape = (*known.positions.shape[:-1], missing)
+            tail = torch.arange(self.cumulative_length - missing, self.cumulative_length, device=device).expand(shape)
+            self._known = known = Slots(
+                torch.cat([known.positions, tail], -1),
+                torch.cat([known.valid, torch.ones_like(tail, dtype=torch.bool)], -1),
+                known.all_valid,
+            )
+        return known
+
+    @property
+    def all_valid(self) -> bool:
+        """True if no slot is a filler."""
+        return self._known is None or self._known.all_valid
+
+    def lengths(self) -> Tensor:
+        """int64 ``[batch, kv_head]`` on the CPU: tokens held for each sample and KV head."""
+        batch, heads = self._rows()
+        valid = self.slots(batch, self.keys.device).valid
+        counts = valid.sum(-1).cpu()
+        return counts if counts.dim() == 2 else counts[:, None].expand(batch, heads)
+
+    def evict(self, keep: Tensor) -> None:
+        """Store only the slots in ``keep``, bool ``[batch, kv_head, slot]`` (fillers go in any case)."""
+        batch, heads = self._rows()
+        slots = self.slots(batch, self.keys.device)
+        positions, valid = (
+            t if slots.per_head else t[:, None].expand(batch, heads, -1) for t in (slots.positions, slots.valid)
+        )
+        keep = keep & valid
+        keys, values = self._rectangle()
+        flat_keys, flat_values, lengths = compact(keys, values, keep)
+        flat_positions = positions[keep]
+        self.packed = None
+        if bool((lengths == lengths[0, 0]).all()):
+            shape = (batch, heads, int(lengths[0, 0]))
+            self.keys, self.values = flat_keys.view(*shape, -1), flat_values.view(*shape, -1)
+            kept = flat_positions.view(shape)
+            self._known = Slots(kept, torch.ones_like(kept, dtype=torch.bool), True)
+            return
+        self.packed = Packed(flat_keys, flat_values, lengths)
+        self.keys, self.values = keys[:, :, :0].clone(), values[:, :, :0].clone()
+        used = self.packed.used
+        kept = torch.zeros(used.shape, dtype=positions.dtype, device=positions.device)
+        kept[used] = flat_positions
+        self._known = Slots(kept, used, False)
+
+    # -- what transformers calls ------------------------------------------------------------------------------------
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append and return everything stored, as ``[batch, kv_head, slot, dim]``."""
+        if self.detached:
+            raise UnsupportedModeError(
+                "this cache was pruned by vtprune and is used outside its context; continue inside `with vtprune.prune(...)`"
+            )
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        new = key_states.shape[-2]
+        announced, self._announced = self._announced, None
+        if announced is not None:
+            self._remember(key_states, announced)
+        logical = announced[3] if announced else new
+        self.keys = torch.cat([self.keys, key_states], dim=-2)
+        self.values = torch.cat([self.values, value_states], dim=-2)
+        self.cumulative_length += logical
+        keys, values = self._rectangle()
+        if self.sliding_window is not None and self.untouched:
+            self.keys = self.keys[:, :, -self.sliding_window + 1 :]
+            self.values = self.values[:, :, -self.sliding_window + 1 :]
+        return keys, values
+
+    def get_seq_length(self) -> int:
+        """Logical length."""
+        return self.cumulative_length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Logical length and offset of the mask's columns."""
+        offset = self.offset
+        return self.cumulative_length + query_length - offset, offset
+
+    @property
+    def offset(self) -> int:
+        """Logical position of the first column of the next mask."""
+        return max(self.cumulative_length - self.sliding_window + 1, 0) if self.sliding_window is not None else 0
+
+    def get_max_length(self) -> int:
+        """The sliding window, or -1."""
+        return -1 if self.sliding_window is None else self.sliding_window
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self._clear()
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Reorder samples for beam search."""
+        self._choose(lambda t: t.index_select(0, beam_idx.to(t.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every sample."""
+        self._choose(lambda t: t.repeat_interleave(repeats, 0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some samples."""
+        self._choose(lambda t: t[indices.to(t.device)])
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Remove the last tokens. transformers up to 5.17 passes the length to keep instead of a negative count."""
+        count = int(tokens_to_remove)
+        if count == 0 or not self.is_initialized:
+            return
+        limit = count if count > 0 else self.cumulative_length + count
+        if limit >= self.cumulative_length:
+            return
+        removed = self.cumulative_length - limit
+        if self.untouched:
+            self.keys, self.values = self.keys[:, :, :-removed], self.values[:, :, :-removed]
+        else:
+            batch, heads = self._rows()
+            slots = self.slots(batch, self.keys.device)
+            keep = slots.positions < limit
+            self.evict(keep if slots.per_head else keep[:, None].expand(batch, heads, -1))
+        self.cumulative_length = limit
+
+    # -- internals ----------------------------------------------------------------------------------------------------
+
+    def _rows(self) -> tuple[int, int]:
+        if self.packed is not None:
+            batch, heads = self.packed.lengths.shape
+            return batch, heads
+        return self.keys.shape[0], self.keys.shape[1]
+
+    def _rectangle(self) -> tuple[Tensor, Tensor]:
+        if self.packed is None:
+            return self.keys, self.values
+        keys, values = self.packed.padded()
+        return torch.cat([keys, self.keys], dim=-2), torch.cat([values, self.values], dim=-2)
+
+    def _remember(self, key_states: Tensor, announced: tuple[Tensor, Tensor, bool, int]) -> None:
+        positions, valid, all_valid, _ = announced
+        batch, heads = key_states.shape[:2]
+        before = self.slots(batch, key_states.device)
+        if before.per_head:
+            positions, valid = (t[:, None].expand(batch, heads, -1) for t in (positions, valid))
+        self._known = Slots(
+            torch.cat([before.positions, positions], -1),
+            torch.cat([before.valid, valid], -1),
+            before.all_valid and all_valid,
+        )
+
+    def _choose(self, choose: Callable[[Tensor], Tensor]) -> None:
+        if not self.is_initialized or self.cumulative_length == 0:
+            return
+        if self._known is not None:
+            self.slots(self._rows()[0], self.keys.device)
+            self._known = Slots(choose(self._known.positions), choose(self._known.valid), self._known.all_valid)
+        if self.packed is not None:
+            self.packed = self.packed.rows(choose)
+        self.keys, self.values = choose(self.keys), choose(self.values)
+        if self.shift is not None:
+            self.shift = choose(self.shift)
+
+
+def adopt(cache: Any, depth: int) -> None:
+    """Turn a dynamic cache's layers into `PrunedLayer`s, in place, with what they hold.
+
+    Raises UnsupportedModeError for caches whose layers cannot be shortened (static, quantised, offloaded, ...).
+    """
+    if not isinstance(cache, DynamicCache) or getattr(cache, "offloading", False):
+        kind = "offloaded cache" if isinstance(cache, DynamicCache) else type(cache).__name__
+        raise UnsupportedModeError(
+            f"a {kind} cannot be pruned: its layers cannot be shortened in place; use the default dynamic cache (leave "
+            f"cache_implementation unset, or pass transformers.DynamicCache())"
+        )
+    if cache.layer_class_to_replicate is not None:
+        cache.layers.extend(cache.layer_class_to_replicate() for _ in range(depth - len(cache.layers)))
+    for index, layer in enumerate(cache.layers):
+        if type(layer) is PrunedLayer:
+            layer.detached = False
+        elif type(layer) in (DynamicLayer, DynamicSlidingWindowLayer):
+            cache.layers[index] = _converted(layer)
+        else:
+            raise UnsupportedModeError(
+                f"layer {index} of the cache is a {type(layer).__name__}, which cannot be pruned; use the default dynamic "
+                f"cache (leave cache_implementation unset)"
+            )
+
+
+def _converted(layer: Any) -> PrunedLayer:
+    pruned = PrunedLayer(getattr(layer, "sliding_window", None))
+    length = layer.get_seq_length()
+    if length:
+        pruned.lazy_initialization(layer.keys, layer.values)
+        pruned.keys, pruned.values, pruned.cumulative_length = layer.keys, layer.values, length
+    return pruned
+
+
+def release(cache: DynamicCache) -> None:
+    """Undo `adopt` where nothing was pruned; pruned layers stay, but refuse to be used without the context."""
+    for index, layer in enumerate(cache.layers):
+        if type(layer) is not PrunedLayer:
+            continue
+        if not layer.untouched:
+            layer.detached = True
+            continue
+        plain = DynamicLayer() if layer.sliding_window is None else DynamicSlidingWindowLayer(layer.sliding_window)
+        if layer.is_initialized:
+            plain.lazy_initialization(layer.keys, layer.values)
+            plain.keys, plain.values = layer.keys, layer.values
+            if layer.sliding_window is not None:
+                plain.cumulative_length = layer.cumulative_length
+        cache.layers[index] = plain

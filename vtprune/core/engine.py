@@ -1,0 +1,350 @@
+"""The engine: hooks that remove tokens physically from an unmodified transformers model.
+
+    base model pre-hook      which tokens are vision, padding, prompt
+    language model pre-hook  cache layers adopted, a `Flow` opened
+    decoder layer pre-hook   stages that drop here; hidden states, rotary embeddings and mask rewritten for the rest
+    attention probe          the queries, keys and attention rows that later stages asked for
+    self-attention hook      stages that evict from this layer's cache
+    language model hook      output scattered back to its usual shape, costs and cache sizes noted, the flow closed
+
+Only this module and the ones it calls edit a model's tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
+
+from vtprune.core.apply import Site, Step, drop_hidden, evict
+from vtprune.core.attention import attention_rows, implementation, is_causal, probing, tapped
+from vtprune.core.cache import PrunedLayer, adopt, release
+from vtprune.core.cost import CostModel
+from vtprune.core.decide import Context
+from vtprune.core.errors import NoVisionTokensError, UnsupportedModeError
+from vtprune.core.flow import Flow
+from vtprune.core.masks import Slots, rewrite
+from vtprune.core.plan import BoundStage, Plan
+from vtprune.core.prompt import Prompt, new_flow
+from vtprune.core.recorder import Recorder
+from vtprune.core.vision import VisionLog
+
+
+class Engine:
+    """One recipe at work on one model. `attach` puts the hooks on, `detach` takes them off; both may be repeated."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.parts = plan, plan.parts
+        parts = plan.parts
+        dtype = next(parts.language_model.parameters()).dtype
+        self.cost = CostModel.of(parts.layers, parts.attention, parts.head, dtype)
+        self.vision = VisionLog(parts, plan.vision_needs, plan.vision_features)
+        self.prompt = Prompt(parts)
+        self.recorder = Recorder(plan, self.cost)
+        self._flow: Flow | None = None
+        self._rotary: Tensor | None = None
+        self._caches: WeakSet[DynamicCache] = WeakSet()
+        self._replay: dict[int, tuple[Callable[[Tensor], Tensor], dict[str, Any]]] = {}
+        self._flash = "flash" in implementation(parts.language_model.config)
+        self._eager = implementation(parts.language_model.config) == "eager"
+        self._hooks: ExitStack | None = None
+
+    # -- on and off ----------------------------------------------------------------------------------------------------
+
+    def attach(self) -> None:
+        """Register every hook; on failure none stays."""
+        with ExitStack() as stack:
+            self._register(stack)
+            self._hooks = stack.pop_all()
+
+    def detach(self) -> None:
+        """Remove exactly what `attach` registered, and release the caches it adopted."""
+        hooks, self._hooks = self._hooks, None
+        self._flow, self._rotary = None, None
+        self._replay.clear()
+        for cache in list(self._caches):
+            release(cache)
+        if hooks is not None:
+            hooks.close()
+
+    def _register(self, stack: ExitStack) -> None:
+        parts = self.parts
+
+        def keep(handle: Any) -> None:
+            stack.callback(handle.remove)
+
+        stack.enter_context(self.prompt.watching_generate())
+        keep(parts.vision_tower.register_forward_pre_hook(self.vision.tower_starts, with_kwargs=True))
+        keep(parts.vision_tower.register_forward_hook(self.vision.tower_ends))
+        if self.plan.vision_features:
+            keep(parts.projector.register_forward_pre_hook(self.vision.projector_starts))
+        keep(parts.base.register_forward_pre_hook(self.prompt.base_starts, with_kwargs=True))
+        keep(parts.language_model.register_forward_pre_hook(self._model_starts, with_kwargs=True))
+        keep(parts.language_model.register_forward_hook(self._model_ends, with_kwargs=True, always_call=True))
+        keep(parts.language_model.rotary_emb.register_forward_pre_hook(self._rotary_starts, with_kwargs=True))
+        if parts.head is not None:
+            keep(parts.head.register_forward_pre_hook(self._head_starts))
+        for layer, module in enumerate(parts.layers):
+            keep(module.register_forward_pre_hook(self._layer_hook(layer), with_kwargs=True))
+            if any(self.plan.at(layer, is_kv=True)):
+                keep(parts.attention[layer].register_forward_hook(self._eviction_hook(layer), with_kwargs=True))
+        for layer, needs in self.plan.captures.items():
+            stack.enter_context(tapped(parts.attention[layer], self._tap(layer, needs)))
+        if self.plan.captures:
+            stack.enter_context(probing(parts.language_model.config))
+        if self.plan.vision_needs:
+            self._register_vision_taps(stack)
+
+    def _register_vision_taps(self, stack: ExitStack) -> None:
+        depth = len(self.parts.vision_attention)
+        row = self.parts.adapter.cls_row(self.parts.model)
+        for layer in range(depth):
+            wanted = [need for need in self.plan.vision_needs if need.layer is not None and need.layer % depth == layer]
+            if wanted:
+                stack.enter_context(tapped(self.parts.vision_attention[layer], self.vision.tap(wanted, row)))
+        stack.enter_context(probing(self.parts.vision_tower.config))
+
+    # -- the language model ------------------------------------------------------------------------------------------
+
+    def _model_starts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        embeddings = kwargs.get("inputs_embeds")
+        if embeddings is None:
+            return None
+        kwargs = dict(kwargs)
+        cache = kwargs.get("past_key_values")
+        caching = kwargs.get("use_cache")
+        caching = module.config.use_cache if caching is None else caching
+        checkpointing = module.training and getattr(module, "gradient_checkpointing", False)
+        if cache is None and caching and not checkpointing:
+            cache = kwargs["past_key_values"] = DynamicCache(config=module.config)
+        if cache is not None:
+            adopt(cache, self.parts.depth)
+            self._caches.add(cache)
+        past = 0 if cache is None else cache.get_seq_length()
+        flow = new_flow(self.prompt, self.vision, embeddings, past)
+        self._flow, self._rotary = flow, None
+        if not flow.prunable and past == 0:
+            raise NoVisionTokensError(
+                f"the prompt holds no vision token (placeholder ids {sorted(self.parts.placeholder_ids.values())}), so there "
+                f"is nothing to prune; was the image left out of the processor's call, or its placeholder out of the text? "
+                f"Run text-only prompts outside vtprune.prune"
+            )
+        if flow.prunable and cache is None and any(bound.is_kv for bound in self.plan.stages):
+            raise UnsupportedModeError(
+                "a .kv stage prunes the KV cache, but the model runs without one (use_cache=False, or gradient "
+                "checkpointing); enable the cache or use a stage at llm.layers[i]"
+            )
+        drafts = past + flow.length - self.prompt.end(past + flow.length)
+        if flow.prunable and drafts > 0 and any(bound.is_kv for bound in self.plan.stages):
+            raise UnsupportedModeError(
+                f"assisted generation appended {drafts} draft tokens to the prompt; a .kv stage prunes the cache after the "
+                f"prompt, so the drafts would be checked against the full cache; generate without drafts, or use a stage at "
+                f"llm.layers[i]"
+            )
+        if flow.prunable:
+            self.recorder.start(flow, self.prompt.copies(flow.batch), self.vision.flops)
+        return args, kwargs
+
+    def _model_ends(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        flow, self._flow = self._flow, None
+        if flow is None or output is None:
+            return None
+        self.recorder.end(flow, kwargs.get("past_key_values"))
+        if flow.index is None:
+            return None
+        hidden = output[0]
+        assert flow.valid is not None
+        target = flow.index.masked_fill(~flow.valid, flow.length)[..., None].expand_as(hidden)
+        full = hidden.new_zeros(flow.batch, flow.length + 1, hidden.shape[-1])
+        restored = full.scatter(1, target, hidden)[:, : flow.length]
+        if isinstance(output, tuple):
+            return (restored, *output[1:])
+        output.last_hidden_state = restored
+        return output
+
+    def _rotary_starts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._rotary = args[1] if len(args) > 1 else kwargs["position_ids"]
+
+    def _head_starts(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self.recorder.head(args[0].shape[:-1].numel())
+
+    # -- one decoder layer -------------------------------------------------------------------------------------------
+
+    def _layer_hook(self, layer: int) -> Callable[..., Any]:
+        def starts(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            flow = self._flow
+            if flow is None:
+                return self._again(layer, args, kwargs)
+            self._replay.pop(layer, None)
+            hidden = args[0] if args else kwargs["hidden_states"]
+            if hidden.shape[1] != flow.width:
+                raise UnsupportedModeError(
+                    f"decoder layer {layer} received {hidden.shape[1]} tokens where {flow.width} were expected; something else "
+                    f"changes the sequence inside the model"
+                )
+            store = _store(kwargs, layer)
+            steps: list[Step] = []
+            if flow.prunable:
+                for bound in self.plan.at(layer, is_kv=False):
+                    site = self._site(bound, layer, flow, hidden)
+                    hidden, more = drop_hidden(site, hidden, self._rotary, None if store is None else store.shift)
+                    steps.extend(more)
+            self.recorder.layer(flow, layer, 0 if store is None else store.stored)
+            self._hidden = hidden
+            changed = self._rewritten(layer, flow, hidden, store, kwargs)
+            if not changed and not steps:
+                return None
+            if module.training and getattr(module, "gradient_checkpointing", False):
+                self._replay[layer] = (lambda start: _replayed(start, steps), changed)
+            return _with_hidden(args, {**kwargs, **changed}, hidden)
+
+        return starts
+
+    def _again(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Gradient checkpointing of transformers up to 5.17 runs a layer's hooks again during the backward pass."""
+        if layer not in self._replay:
+            return None
+        transform, changed = self._replay[layer]
+        hidden = transform(args[0] if args else kwargs["hidden_states"])
+        return _with_hidden(args, {**kwargs, **changed}, hidden)
+
+    def _rewritten(
+        self, layer: int, flow: Flow, hidden: Tensor, store: PrunedLayer | None, kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The keyword arguments that must change so that this layer computes the compact problem."""
+        touched = store is not None and not store.untouched
+        changed: dict[str, Any] = {}
+        if flow.index is not None:
+            changed["position_embeddings"] = tuple(flow.gather(t) for t in kwargs["position_embeddings"])
+            if kwargs.get("position_ids") is not None:
+                # Layers get their rotary embedding ready-made; the ids only tell flash kernels about packed sequences,
+                # which any gap would look like.
+                start = kwargs["position_ids"].reshape(-1)[0]
+                ids = torch.arange(flow.width, device=flow.device) + start
+                changed["position_ids"] = ids.expand(flow.batch, -1)
+        shift = flow.shift if flow.shift is not None else (None if store is None else store.shift)
+        if shift is not None:
+            changed["position_embeddings"] = self._shifted(flow, hidden, shift)
+            if store is not None and flow.shift is not None:
+                store.shift = flow.shift
+        if flow.index is None and not touched:
+            return changed
+        mask = kwargs.get("attention_mask")
+        if flow.index is None and mask is None and store is not None and store.all_valid and not store.is_sliding:
+            return changed
+        queries = flow.queries()
+        slots = Slots(queries.positions, queries.valid, queries.all_valid)
+        offset = 0
+        if store is not None:
+            offset = store.offset
+            if store.stored:
+                slots = _joined(store.slots(flow.batch, flow.device), slots)
+            store.announce(queries.positions, queries.valid, queries.all_valid, flow.length)
+        attention = self.parts.attention[layer]
+        changed["attention_mask"] = rewrite(
+            mask,
+            queries,
+            slots,
+            offset=offset,
+            groups=self.parts.heads[0] // self.parts.heads[1],
+            additive=hidden.dtype if self._eager else None,
+            flash=self._flash,
+            causal=getattr(attention, "is_causal", True),
+            window=None if store is None else store.sliding_window,
+        )
+        return changed
+
+    def _shifted(self, flow: Flow, hidden: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotary embeddings of re-indexed tokens."""
+        assert self._rotary is not None
+        axes = self._rotary if self._rotary.dim() == 3 else self._rotary[None]
+        if flow.rotary is None:
+            positions = torch.stack([flow.gather(axis) for axis in axes]) - shift[:, None]
+        else:
+            positions = flow.rotary.expand(axes.shape[0], -1, -1)
+        positions = positions if self._rotary.dim() == 3 else positions[0]
+        cos, sin = self.parts.language_model.rotary_emb.forward(hidden, positions)
+        return cos, sin
+
+    # -- attention -----------------------------------------------------------------------------------------------------
+
+    def _tap(self, layer: int, needs: frozenset[Any]) -> Callable[..., None]:
+        def see(
+            module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
+        ) -> None:
+            flow = self._flow
+            if flow is None or not flow.prunable:
+                return
+            flow.frames[layer] = flow.frame
+            new = query.shape[2]
+            with torch.no_grad():
+                for need in needs:
+                    if need.kind == "attention":
+                        rows, weights = flow.rows(need.query)
+                        seen = attention_rows(
+                            query,
+                            key,
+                            mask,
+                            rows,
+                            weights,
+                            scaling=kwargs.get("scaling"),
+                            causal=is_causal(module, kwargs),
+                            softcap=kwargs.get("softcap"),
+                            sliding_window=kwargs.get("sliding_window") if self._flash else None,
+                        )
+                        flow.captured[need] = seen[..., -new:]
+                    else:
+                        tensor = {"keys": key, "values": value, "queries": query}[need.kind]
+                        flow.captured[need] = tensor[:, :, -new:].detach()
+
+        return see
+
+    def _eviction_hook(self, layer: int) -> Callable[..., None]:
+        def ends(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            flow = self._flow
+            if flow is None or not flow.prunable:
+                return
+            for bound in self.plan.at(layer, is_kv=True):
+                store = _store(kwargs, layer)
+                assert store is not None
+                evict(self._site(bound, layer, flow, self._hidden), store, self._flash)
+
+        return ends
+
+    def _site(self, bound: BoundStage, layer: int, flow: Flow, hidden: Tensor) -> Site:
+        context = Context(hidden.detach(), lambda: self.prompt.seeds(flow), self.cost, self.parts.heads[1])
+        return Site(bound, layer, flow, context, self.parts, self.recorder)
+
+
+def _store(kwargs: dict[str, Any], layer: int) -> PrunedLayer | None:
+    cache = kwargs.get("past_key_values")
+    return None if cache is None else cache.layers[layer]
+
+
+def _with_hidden(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if args:
+        return (hidden, *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": hidden}
+
+
+def _replayed(hidden: Tensor, steps: list[Step]) -> Tensor:
+    for step in steps:
+        hidden = step(hidden)
+    return hidden
+
+
+def _joined(before: Slots, new: Slots) -> Slots:
+    positions, valid = new.positions, new.valid
+    if before.per_head:
+        shape = (before.positions.shape[0], before.positions.shape[1], -1)
+        positions, valid = positions[:, None].expand(shape), valid[:, None].expand(shape)
+    return Slots(
+        torch.cat([before.positions, positions], -1),
+        torch.cat([before.valid, valid], -1),
+        before.all_valid and new.all_valid,
+    )

@@ -1,0 +1,151 @@
+"""What came in: which tokens are vision, which are padding, and where the prompt ends."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vtprune.core.adapter import Parts
+from vtprune.core.errors import UnsupportedModeError
+from vtprune.core.flow import Flow
+from vtprune.core.vision import VisionLog, layout_of
+
+
+class Prompt:
+    """Notes of the calls to `generate` and to the base model that are under way.
+
+    The language model alone cannot tell a prompt from the drafts that assisted generation appends to it, nor how often
+    `generate` repeated a sample; the call to `generate` can.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.token_ids: Tensor | None = None
+        self.padding: Tensor | None = None
+        self.modality: dict[str, Tensor] = {}
+        self._generating: tuple[int, int] | None = None
+
+    @contextmanager
+    def watching_generate(self) -> Iterator[None]:
+        """Wrap ``model.generate`` so that the prompt's size is known; undone on exit."""
+        model: Any = self.parts.model
+        before = model.__dict__.get("generate")
+        original: Callable[..., Any] = model.generate
+
+        @wraps(original)
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            outer, self._generating = self._generating, self._size_of(model, args, kwargs)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._generating = outer
+
+        model.__dict__["generate"] = generate
+        try:
+            yield
+        finally:
+            if before is None:
+                del model.__dict__["generate"]
+            else:
+                model.__dict__["generate"] = before
+
+    def _size_of(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int] | None:
+        config = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None) or model.generation_config
+        for option in ("prefill_chunk_size", "cache_implementation"):
+            value = kwargs.get(option, getattr(config, option, None))
+            if option == "prefill_chunk_size" and value is not None:
+                raise UnsupportedModeError(
+                    f"prefill_chunk_size={value}: a prompt that arrives in chunks cannot be pruned exactly, since a stage "
+                    f"would choose before the rest of the prompt is known; leave prefill_chunk_size unset"
+                )
+            if option == "cache_implementation" and value not in (None, "dynamic"):
+                raise UnsupportedModeError(
+                    f"cache_implementation={value!r}: only the dynamic cache can be shortened; leave it unset"
+                )
+        given = [kwargs.get("input_ids"), kwargs.get("inputs"), args[0] if args else None, kwargs.get("inputs_embeds")]
+        for tensor in given:
+            if isinstance(tensor, Tensor):
+                return tensor.shape[0], tensor.shape[1]
+        return None
+
+    def copies(self, batch: int) -> int:
+        """How often each sample stands in the batch (beams, num_return_sequences)."""
+        if self._generating is None or batch % self._generating[0]:
+            return 1
+        return batch // self._generating[0]
+
+    def end(self, total: int) -> int:
+        """Logical length of the prompt when ``total`` tokens have come in."""
+        return total if self._generating is None else min(total, self._generating[1])
+
+    def base_starts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forward pre-hook of the multimodal base model."""
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        embeddings = kwargs.get("inputs_embeds")
+        self.token_ids, self.modality = ids, {}
+        for kind, token in self.parts.placeholder_ids.items():
+            if ids is not None:
+                self.modality[kind] = ids == token
+            elif embeddings is not None:
+                table: Any = self.parts.model.get_input_embeddings()  # type: ignore[operator]
+                row = table(torch.tensor(token, device=embeddings.device))
+                self.modality[kind] = (embeddings == row).all(-1)
+        mask = kwargs.get("attention_mask")
+        self.padding = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
+
+    def seeds(self, flow: Flow) -> Tensor:
+        """int64 ``[batch]`` on the CPU: a number from each sample's prompt tokens and pixels."""
+        numbers = []
+        for sample in range(flow.batch):
+            content = hashlib.sha256()
+            if self.token_ids is not None:
+                ids = self.token_ids[sample][flow.prompt[sample]].to(torch.int64).cpu()
+                content.update(ids.numpy().tobytes())
+            for record in flow.records[sample]:
+                content.update(record.digest())
+            numbers.append(int.from_bytes(content.digest()[:8], "little") >> 1)
+        return torch.tensor(numbers, dtype=torch.int64)
+
+
+def new_flow(prompt: Prompt, vision: VisionLog, embeddings: Tensor, past: int) -> Flow:
+    """Open the state of one forward and hand out the images it brings."""
+    batch, length = embeddings.shape[:2]
+    device = embeddings.device
+    shape = (batch, length)
+    nothing = torch.zeros(shape, dtype=torch.bool, device=device)
+    kinds = {kind: mask.to(device) for kind, mask in prompt.modality.items() if tuple(mask.shape) == shape}
+    is_vision = nothing
+    for mask in kinds.values():
+        is_vision = is_vision | mask
+    real = ~nothing
+    if prompt.padding is not None and prompt.padding.shape[1] >= length:
+        real = prompt.padding[:, -length:].to(device)
+    order = torch.arange(past, past + length, device=device)
+    flow = Flow(batch, length, past, device, is_vision, real, real & (order < prompt.end(past + length)))
+    if length == 1 or not kinds or not bool(is_vision.any()):
+        return flow
+    host = is_vision.cpu()
+    positions = [row.nonzero().squeeze(-1) for row in host]
+    names = _names({kind: mask.cpu() for kind, mask in kinds.items()}, positions)
+    records, modalities = vision.assign(names)
+    layouts = tuple(layout_of(*each) for each in zip(positions, records, modalities, strict=True))
+    flow.start(layouts, records, prompt.parts.depth)
+    return flow
+
+
+def _names(kinds: dict[str, Tensor], positions: list[Tensor]) -> list[list[str]]:
+    """For each sample the modality of every vision token."""
+    rows = []
+    for sample, at in enumerate(positions):
+        row = [""] * len(at)
+        for kind, mask in kinds.items():
+            for index in mask[sample][at].nonzero().squeeze(-1).tolist():
+                row[index] = kind
+        rows.append(row)
+    return rows

@@ -1,0 +1,198 @@
+"""Recipes: frozen, validated, hashable lists of stages; YAML on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vtprune.core.budget import Budget
+from vtprune.core.errors import RecipeError, UnknownNameError, did_you_mean
+from vtprune.core.overrides import apply_overrides
+from vtprune.core.plugins import registry
+from vtprune.core.site import Site
+from vtprune.core.spec import AllocatorSpec, ReducerSpec, ScorerSpec, SelectorSpec, build, sentences
+
+SCHEMA = 1
+
+
+class Stage(BaseModel):
+    """One pruning step: where, what is worth keeping, how much, which ones, and what becomes of the rest.
+
+    site: see `vtprune.core.site`.
+    scorer: required unless the selector works on features alone.
+    allocator, selector, reducer: default to ``uniform``, ``top_k`` and, by site, ``drop`` or ``evict_kv``.
+    positions: ``retain`` keeps the original positions of what is kept; ``reindex`` renumbers the survivors.
+    budget: see `Budget`; optional for allocators and selectors that find their own count.
+    scope: ``joint`` ranks all vision tokens of a sample together; ``image`` gives each image its own share and ranks
+        inside it.
+    protect: vision tokens (counted in the prompt, negative from the end) that are kept whatever the scores are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    site: Site
+    scorer: ScorerSpec | None = None
+    allocator: AllocatorSpec = Field(default_factory=lambda: build("allocator", "uniform"), validate_default=True)
+    selector: SelectorSpec = Field(default_factory=lambda: build("selector", "top_k"), validate_default=True)
+    reducer: ReducerSpec | None = None
+    positions: Literal["retain", "reindex"] = "retain"
+    budget: Budget | None = None
+    scope: Literal["joint", "image"] = "joint"
+    protect: tuple[int, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_reducer(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("reducer") is None and isinstance(data.get("site"), str | Site):
+            kv = str(data["site"]).replace(" ", "").endswith(".kv")
+            return {**data, "reducer": "evict_kv" if kv else "drop"}
+        return data
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Stage:
+        problems = list(self._problems())
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _problems(self) -> list[str]:
+        found = []
+        name = {
+            kind: build_name(kind, getattr(self, kind)) for kind in ("scorer", "allocator", "selector", "reducer")
+        }
+        if self.scorer is None and self.selector.uses_scores:
+            found.append(f"selector {name['selector']!r} ranks by score, so the stage needs a scorer")
+        if self.scorer is not None and not self.selector.uses_scores:
+            found.append(
+                f"selector {name['selector']!r} ignores scores, so scorer {name['scorer']!r} would have no effect; "
+                f"remove it or choose a selector that uses scores"
+            )
+        if self.scorer is not None and self.scorer.granularity == "head" and self.site.kind != "kv":
+            found.append(
+                f"scorer {name['scorer']!r} gives a score per head, but {self.site} drops whole tokens; reduce over "
+                f"heads (e.g. head_reduction: mean) or use a .kv site"
+            )
+        if self.selector.needs_count or self.budget is not None or name["allocator"] != "uniform":
+            problem = self.allocator.budget_problem(self.budget)
+            if problem:
+                found.append(f"allocator {name['allocator']!r}: {problem}")
+        assert self.reducer is not None
+        place = "kv" if self.site.kind == "kv" else "hidden"
+        if place not in self.reducer.sites:
+            fitting = "evict_kv" if place == "kv" else "drop, merge"
+            found.append(f"reducer {name['reducer']!r} cannot serve {self.site}; use {fitting}")
+        if place == "kv" and self.positions == "reindex":
+            found.append("positions: reindex is not possible at a .kv site, whose keys are already rotated")
+        return found
+
+
+def build_name(kind: str, component: Any) -> str:
+    """The registered name of a component instance, or its class name if it has none."""
+    if component is None:
+        return "none"
+    try:
+        return registry().name_of(kind, type(component))
+    except UnknownNameError:
+        return type(component).__name__
+
+
+class Recipe(BaseModel):
+    """A pruning method as data.
+
+    Load one with `Recipe.load`, or validate a dict with `Recipe.parse`. ``hash`` covers what acts (schema and
+    stages), not the name or the prose.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = SCHEMA
+    name: str = "inline"
+    paper: str | None = None
+    description: str | None = None
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+
+    @classmethod
+    def parse(cls, data: Any, source: str = "recipe", **overrides: Any) -> Recipe:
+        """Validate plain data; raises RecipeError naming every problem. ``overrides`` as in `vtprune.prune`."""
+        if not isinstance(data, Mapping):
+            raise RecipeError([f"a recipe is a mapping with 'stages', got {type(data).__name__}"], source)
+        if overrides:
+            data = apply_overrides(data, overrides, source)
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise RecipeError(_problems(error), source) from None
+
+    @classmethod
+    def load(cls, recipe: str | Path | Mapping[str, Any] | Recipe, **overrides: Any) -> Recipe:
+        """A recipe from a registered name, a YAML file, a mapping, or a recipe; overrides applied.
+
+        Raises RecipeError (every problem at once) or UnknownNameError (with the nearest names).
+        """
+        if isinstance(recipe, Recipe):
+            return cls.parse(recipe.to_dict(), recipe.name, **overrides) if overrides else recipe
+        if isinstance(recipe, Mapping):
+            return cls.parse(recipe, "recipe", **overrides)
+        return cls.parse(_read(recipe), str(recipe), **overrides)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready data with every default filled in; `Recipe.parse` gives an equal recipe back."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML; loading it gives an equal recipe."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    @property
+    def hash(self) -> str:
+        """sha256 (hex) of the normalised stages: equal for recipes that do the same."""
+        acting = {key: value for key, value in self.to_dict().items() if key in ("schema_version", "stages")}
+        return hashlib.sha256(json.dumps(acting, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _read(recipe: str | Path) -> Any:
+    path = Path(recipe)
+    if path.is_file():
+        text, source = path.read_text(encoding="utf-8"), str(path)
+    elif isinstance(recipe, Path) or path.suffix in (".yaml", ".yml") or "\\" in str(recipe):
+        raise RecipeError([f"no such file; the current directory is {Path.cwd()}"], str(path))
+    else:
+        try:
+            entry = registry().entry("recipe", str(recipe))
+        except UnknownNameError as error:
+            raise UnknownNameError(f"{error} A path to a YAML file works too.") from None
+        package, _, file = entry.target.partition(":")
+        text, source = files(package).joinpath(file).read_text(encoding="utf-8"), entry.target
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError([f"not valid YAML: {error}"], source) from None
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """Pydantic's faults as sentences that start with the place in the recipe."""
+    found: list[str] = []
+    for fault in error.errors():
+        loc = [part for part in fault["loc"] if part not in ("function-plain", "function-before")]
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+        if fault["type"] == "extra_forbidden":
+            model = Stage if loc[0] == "stages" else Recipe
+            parent = where.rpartition(".")[0] or "the recipe"
+            found.append(f"{parent}: unknown field {loc[-1]!r}.{did_you_mean(str(loc[-1]), model.model_fields)}")
+        elif fault["type"] == "missing":
+            found.append(f"{where}: missing")
+        elif fault["type"] == "value_error":
+            found.extend(f"{where}: {line}" for line in str(fault["ctx"]["error"]).split("\n"))
+        else:
+            found.append(f"{where}: {fault['msg']} (got {fault['input']!r})")
+    return found
+
+
+__all__ = ["SCHEMA", "Recipe", "Stage", "sentences"]

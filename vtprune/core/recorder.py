@@ -1,0 +1,117 @@
+"""Turning what the engine does into a `Report`."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from torch import Tensor
+
+from vtprune.core.cost import CostModel
+from vtprune.core.decide import Choice
+from vtprune.core.flow import Flow
+from vtprune.core.plan import BoundStage, Plan
+from vtprune.core.report import Event, Report
+
+PACKAGES = ("vtprune", "torch", "transformers")
+
+
+class Recorder:
+    """Keeps the reports of one run: one per prompt, the latest last."""
+
+    def __init__(self, plan: Plan, cost: CostModel) -> None:
+        self.plan, self.cost = plan, cost
+        self.reports: list[Report] = []
+        self._copies = 1
+        self._widths: list[tuple[int, int]] = []
+
+    @property
+    def report(self) -> Report | None:
+        """The report of the latest prompt."""
+        return self.reports[-1] if self.reports else None
+
+    def start(self, flow: Flow, copies: int, vision_flops: int) -> None:
+        """A prompt with vision tokens came in. Only one of the ``copies`` of a sample (beams) is reported."""
+        self._copies = copies
+        samples = range(0, flow.batch, copies)
+        real = flow.real.sum(1).tolist()
+        vision = {"vision": vision_flops}
+        self.reports.append(
+            Report(
+                recipe=self.plan.recipe,
+                family=self.plan.parts.adapter.name,
+                model=type(self.plan.parts.model).__name__,
+                depth=self.plan.parts.depth,
+                kv_heads=self.plan.parts.heads[1],
+                layouts=[flow.layouts[sample] for sample in samples],
+                text_tokens=[real[sample] - flow.layouts[sample].vision for sample in samples],
+                events=[],
+                stage_seconds=[0.0] * len(self.plan.stages),
+                vision_tokens=[],
+                kv_tokens=[],
+                kv_bytes=0,
+                kv_bytes_full=0,
+                flops=vision_flops,
+                flops_full=vision_flops,
+                flops_parts={**vision, "prefill": 0, "prefill_full": 0, "decode": 0, "decode_full": 0},
+                new_tokens=0,
+                versions={package: version(package) for package in PACKAGES},
+            )
+        )
+
+    def stage(
+        self, bound: BoundStage, layer: int, choices: list[Choice], kept: list[tuple[Tensor, ...]], seconds: float
+    ) -> None:
+        """A stage acted at a layer."""
+        report = self.reports[-1]
+        report.stage_seconds[bound.index] += seconds
+        for sample in range(0, len(choices), self._copies):
+            choice = choices[sample]
+            event = Event(bound.index, layer, sample // self._copies, choice.requested, kept[sample], choice.diagnostics)
+            report.events.append(event)
+
+    def layer(self, flow: Flow, layer: int, stored: int) -> None:
+        """A decoder layer is about to compute: ``flow.width`` queries on that many keys plus ``stored``."""
+        if layer == 0:
+            self._widths = []
+        self._widths.append((flow.width, flow.width + stored))
+
+    def head(self, rows: int) -> None:
+        """The output head is about to see ``rows`` rows."""
+        if self.reports:
+            self._add(self._part, rows * self.cost.head, rows * self.cost.head)
+
+    def end(self, flow: Flow, cache: Any) -> None:
+        """A forward of the language model ended."""
+        report = self.report
+        if report is None or len(self._widths) != len(self.cost.layers):
+            return
+        queries, keys = zip(*self._widths, strict=True)
+        depth = len(self._widths)
+        done = flow.batch * self.cost.forward(queries, keys, logits=0)
+        full = flow.batch * self.cost.forward([flow.length] * depth, [flow.past + flow.length] * depth, logits=0)
+        self._part = "prefill" if flow.prunable else "decode"
+        self._add(self._part, done, full)
+        if not flow.prunable:
+            report.new_tokens += 1
+            return
+        samples = range(0, flow.batch, self._copies)
+        report.vision_tokens = [list(flow.entering[sample]) for sample in samples]
+        heads = self.plan.parts.heads[1]
+        report.kv_tokens = [[[count] * heads for count in flow.entering[sample]] for sample in samples]
+        for event in report.events:
+            if self.plan.stages[event.stage].is_kv:
+                counts = event.realised
+                report.kv_tokens[event.sample][event.layer] = list(counts) if len(counts) > 1 else list(counts) * heads
+        if cache is not None:
+            report.kv_bytes = sum(layer.nbytes for layer in cache.layers)
+            report.kv_bytes_full = flow.batch * self.cost.kv_bytes([flow.past + flow.length] * depth)
+
+    _part: str = "prefill"
+
+    def _add(self, part: str, done: int, full: int) -> None:
+        report = self.reports[-1]
+        report.flops += done
+        report.flops_full += full
+        report.flops_parts[part] += done
+        report.flops_parts[f"{part}_full"] += full

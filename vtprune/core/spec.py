@@ -1,0 +1,75 @@
+"""Components as data: ``{"name": "attention", "query": "last"}`` to an object and back, without losing a parameter.
+
+`ScorerSpec` and its siblings are field types. They accept a name, a dict or an instance, look the name up in the
+registry, and write the concrete class's parameters (a field typed as the base class alone would drop them).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, ValidationError
+
+from vtprune.core.component import (
+    COMPONENT_KINDS,
+    Allocator,
+    Component,
+    Reducer,
+    Scorer,
+    Selector,
+    parameters,
+)
+from vtprune.core.errors import VtpruneError, did_you_mean
+from vtprune.core.plugins import registry
+
+
+def sentences(error: ValidationError, owner: str, fields: list[str]) -> list[str]:
+    """One sentence for each fault pydantic found in the parameters of ``owner``."""
+    found = []
+    for fault in error.errors():
+        where = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            found.append(f"unknown parameter {where!r} of {owner}.{did_you_mean(where, fields)}")
+        elif fault["type"] == "missing":
+            found.append(f"{owner} needs the parameter {where!r}")
+        else:
+            for line in fault["msg"].removeprefix("Value error, ").split("\n"):
+                seen = f" (got {fault['input']!r})" if fault["type"] != "value_error" else ""
+                found.append(f"{owner}{'.' + where if where else ''}: {line}{seen}")
+    return found
+
+
+def build(kind: str, spec: Any) -> Component:
+    """Make a component from a name, a dict with ``name`` and parameters, or an instance.
+
+    Raises ValueError; its message holds one problem a line.
+    """
+    base = COMPONENT_KINDS[kind]
+    if isinstance(spec, base):
+        return spec
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
+        raise ValueError(f"a {kind} is a name or a mapping with 'name' and parameters, got {spec!r}")
+    name = spec["name"]
+    try:
+        target = registry().load(kind, name)
+    except VtpruneError as error:
+        raise ValueError(str(error)) from error
+    if not (isinstance(target, type) and issubclass(target, base)):
+        raise ValueError(f"{kind} {name!r} is registered as {target!r}, which is not a subclass of {base.__name__}")
+    try:
+        return target(**{key: value for key, value in spec.items() if key != "name"})
+    except ValidationError as error:
+        raise ValueError("\n".join(sentences(error, f"{kind} {name!r}", list(target.model_fields)))) from error
+
+
+def dump(component: Component) -> dict[str, Any]:
+    """The inverse of `build`: name and every parameter, defaults included."""
+    return {"name": registry().name_of(component.kind, type(component)), **parameters(component)}
+
+
+ScorerSpec = Annotated[Scorer, BeforeValidator(lambda spec: build("scorer", spec)), PlainSerializer(dump)]
+AllocatorSpec = Annotated[Allocator, BeforeValidator(lambda spec: build("allocator", spec)), PlainSerializer(dump)]
+SelectorSpec = Annotated[Selector, BeforeValidator(lambda spec: build("selector", spec)), PlainSerializer(dump)]
+ReducerSpec = Annotated[Reducer, BeforeValidator(lambda spec: build("reducer", spec)), PlainSerializer(dump)]
