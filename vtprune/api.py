@@ -69,12 +69,15 @@ class Run:
         """What happened to the latest prompt; raises VtpruneError before the first one."""
         report = self._engine.recorder.report
         if report is None:
-            raise VtpruneError("no prompt has been pruned yet; call model.generate(...) or model(...) inside the with-block")
+            raise VtpruneError(
+                "no prompt has been pruned yet; call model.generate(...) or model(...) inside the with-block"
+            )
         return report
 
     @property
     def reports(self) -> list[Report]:
-        """The reports of all prompts of this run, oldest first."""
+        """The reports of the latest prompts of this run (64 at most), oldest first; read each one after its prompt if
+        all are wanted."""
         return list(self._engine.recorder.reports)
 
 

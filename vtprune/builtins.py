@@ -23,16 +23,28 @@ SCORERS = {
 }
 ALLOCATORS = {
     "uniform": ("uniform:Uniform", "the same count in every layer and head", None),
-    "reattention": ("reattention:Reattention", "three retention levels by each layer's vision attention", "arXiv 2502.14504"),
+    "reattention": (
+        "reattention:Reattention",
+        "three retention levels by each layer's vision attention",
+        "arXiv 2502.14504",
+    ),
     "schedule": ("schedule:Schedule", "a per-layer table, or a linear, geometric or sigmoid decay", None),
 }
 SELECTORS = {
     "top_k": ("top_k:TopK", "the highest scores", None),
     "threshold": ("threshold:Threshold", "every score above a threshold", None),
     "top_p": ("threshold:TopP", "the smallest set that holds a share of the score mass", None),
-    "greedy_suppression": ("suppression:GreedySuppression", "highest scores, near-duplicates suppressed", "arXiv 2506.13166"),
+    "greedy_suppression": (
+        "suppression:GreedySuppression",
+        "highest scores, near-duplicates suppressed",
+        "arXiv 2506.13166",
+    ),
     "max_min": ("max_min:MaxMin", "greedy max-min distance: the most diverse set", "arXiv 2503.02175"),
-    "facility_location": ("facility_location:FacilityLocation", "greedy coverage of all tokens, weighted by scores", None),
+    "facility_location": (
+        "facility_location:FacilityLocation",
+        "greedy coverage of all tokens, weighted by scores",
+        None,
+    ),
     "log_det": ("log_det:LogDet", "greedy log-determinant (DPP MAP), weighted by scores", None),
     "union": ("union:Union", "one selector for a share of the count, another one for the rest", None),
 }

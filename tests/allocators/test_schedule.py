@@ -45,7 +45,7 @@ class TestShapes:
         assert counts == [10, 10, 0, 0]
 
     def test_an_excess_over_the_prompt_goes_to_the_other_layers(self):
-        # in proportion 4 : 2 : 1 the first would get 16 of 28; it has 10, and the other 18 split 12 : 6, of which 10 fit
+        # in proportion 4 : 2 : 1 the first would get 16 of 28; it has 10. The other 18 split 12 : 6, of which 10 fit
         assert totals(Schedule(shape="geometric", ratio=0.5), target=Fraction(28, 3), layers=(0, 1, 2)) == [10, 10, 8]
 
     def test_more_budget_than_the_shape_can_hold_fills_the_layers_it_gives_nothing(self):
@@ -63,7 +63,7 @@ class TestShapes:
         short = target * sum(spans) - sum(count * span for count, span in zip(counts, spans, strict=True))
         assert 0 <= short < max(spans)
         assert counts == sorted(counts, reverse=True)
-        assert 0 <= counts[-1]
+        assert counts[-1] >= 0
         assert counts[0] <= size
 
     @given(allocator=SHAPES, layers=st.integers(1, 9), total=st.integers(0, 90))

@@ -71,7 +71,12 @@ def _windows(model: Any, images: Sequence[VisionInput]) -> list[list[int]]:
     tower = _tower(model)
     _, cumulative = _window_index(model, images)
     local = (cumulative[1:] - cumulative[:-1]).tolist()
-    whole = [image.tokens // image.grid[0] * tower.spatial_merge_unit for image in images if image.grid for _ in range(image.grid[0])]
+    whole = [
+        image.tokens // image.grid[0] * tower.spatial_merge_unit
+        for image in images
+        if image.grid
+        for _ in range(image.grid[0])
+    ]
     full = set(tower.fullatt_block_indexes)
     return [whole if layer in full else local for layer in range(len(tower.blocks))]
 

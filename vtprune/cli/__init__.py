@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from vtprune.cli.describe import describe
-from vtprune.cli.listing import list_
-from vtprune.cli.run import run
-from vtprune.cli.validate import validate
+from vtprune.cli.describe import describe_name
+from vtprune.cli.listing import list_names
+from vtprune.cli.run import run_recipe
+from vtprune.cli.validate import validate_recipe
 
 app = typer.Typer(
     name="vtprune",
@@ -18,10 +18,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("list")(list_)
-app.command()(describe)
-app.command()(validate)
-app.command()(run)
+app.command("list")(list_names)
+app.command("describe")(describe_name)
+app.command("validate")(validate_recipe)
+app.command("run")(run_recipe)
 
 
 def _version(wanted: bool) -> None:

@@ -24,7 +24,7 @@ LEFT, FURTHER_LEFT = (0, 0, 0, 2), (0, 0, 0, 6)
 
 
 @friendly
-def describe(
+def describe_name(
     name: Annotated[str, typer.Argument(help="A registered name, as `vtprune list` shows it.")],
     debug: Debug = False,
 ) -> None:
@@ -93,7 +93,9 @@ def _component(component: type[Component]) -> None:
     console.print("parameters:" if found else "no parameters")
     for parameter in found:
         console.print(
-            Padding(Text.assemble((parameter.name, "bold"), f": {parameter.type} = {parameter.default}"), LEFT)
+            Padding(
+                Text.assemble((parameter.name, "bold"), f": {parameter.type}, {parameter.default}"), LEFT, expand=False
+            )
         )
         if parameter.meaning:
             console.print(Padding(parameter.meaning, FURTHER_LEFT, expand=False))

@@ -17,7 +17,7 @@ Plural = Enum("Plural", {f"{kind}s": f"{kind}s" for kind in KINDS}, type=str)  #
 
 
 @friendly
-def list_(
+def list_names(
     kind: Annotated[Plural | None, typer.Argument(help="One kind only.", show_default=False)] = None,
     as_json: Json = False,
     debug: Debug = False,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -40,23 +41,41 @@ def documentation(component: type[Component]) -> tuple[str, dict[str, str]]:
     """A component's docstring, taken apart: the prose, and the meaning of each parameter.
 
     A parameter is documented by a line ``name: meaning`` (or ``one, two: meaning``) at the margin; indented lines below
-    continue it.
+    continue it, and the next one may follow on the same line after a full stop. Parameters from a base class may be
+    documented there.
     """
+    names = list(component.model_fields)
+    prose, meanings = _take_apart(inspect.getdoc(component) or "", names)
+    for base in component.__mro__[1:]:
+        if issubclass(base, Component):
+            meanings = _take_apart(inspect.cleandoc(base.__doc__ or ""), names)[1] | meanings
+    return prose, meanings
+
+
+def _take_apart(text: str, fields: Sequence[str]) -> tuple[str, dict[str, str]]:
     prose: list[str] = []
     meanings: dict[str, str] = {}
     current: list[str] = []
-    for line in (inspect.getdoc(component) or "").splitlines():
-        head, colon, rest = line.partition(": ")
-        names = [name.strip() for name in head.split(",")]
-        if colon and all(name in component.model_fields for name in names):
-            current = names
-            meanings.update(dict.fromkeys(names, rest.strip()))
-        elif current and line.startswith(" "):
+    inside = re.compile(rf"(?<=\.) (?=(?:{'|'.join(map(re.escape, fields))}): )") if fields else None
+    for line in text.splitlines():
+        if current and line.startswith(" "):
             meanings.update({name: f"{meanings[name]} {line.strip()}" for name in current})
-        else:
-            current = []
+            continue
+        current = _documented(line, fields)
+        if not current:
             prose.append(line)
-    return "\n".join(prose).strip(), meanings
+            continue
+        for part in inside.split(line) if inside else []:
+            current = _documented(part, fields)
+            meanings.update(dict.fromkeys(current, part.partition(": ")[2].strip()))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(prose)).strip(), meanings
+
+
+def _documented(line: str, fields: Sequence[str]) -> list[str]:
+    """The parameters that a line of a docstring begins to document, if any."""
+    head, colon, _ = line.partition(": ")
+    names = [name.strip() for name in head.split(",")]
+    return names if colon and all(name in fields for name in names) else []
 
 
 def facts(component: type[Component]) -> dict[str, str]:

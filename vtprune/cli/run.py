@@ -26,7 +26,7 @@ AUTO = Dtype("auto")
 
 
 @friendly
-def run(
+def run_recipe(
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="A registered recipe or a YAML file.")],
     model: Annotated[
         str | None,

@@ -10,7 +10,7 @@ from vtprune.cli.console import Debug, friendly
 
 
 @friendly
-def validate(
+def validate_recipe(
     recipe: Annotated[str, typer.Argument(metavar="FILE", help="A recipe's YAML file, or a registered name.")],
     debug: Debug = False,
 ) -> None:

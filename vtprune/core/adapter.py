@@ -74,10 +74,11 @@ class Parts:
     adapter: Adapter
     model: nn.Module
     base: nn.Module
-    language_model: nn.Module
+    language_model: Any
     layers: tuple[nn.Module, ...]
     attention: tuple[nn.Module, ...]
     vision_tower: nn.Module
+    vision_layers: tuple[nn.Module, ...]
     vision_attention: tuple[nn.Module, ...]
     projector: nn.Module
     head: nn.Module | None
@@ -90,7 +91,7 @@ class Parts:
     @property
     def heads(self) -> tuple[int, int]:
         """Number of query heads and of KV heads."""
-        config: Any = self.language_model.config
+        config = self.language_model.config
         return config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
 
     @property
@@ -114,8 +115,8 @@ def find_adapter(model: nn.Module) -> Adapter:
     seen = type(model).__name__
     raise UnsupportedModelError(
         f"no adapter for model class {seen}.{did_you_mean(seen, known)} To support a new family, write an adapter (a "
-        f"declarative map of about 60 lines) and register it through the 'vtprune' entry point; see docs/adapters.md. If "
-        f"{seen} wraps a supported model (PEFT, DataParallel, ...), pass the wrapped model."
+        f"declarative map of about 60 lines) and register it through the 'vtprune' entry point; see docs/adapters.md. "
+        f"If {seen} wraps a supported model (PEFT, DataParallel, ...), pass the wrapped model."
     )
 
 
@@ -129,13 +130,14 @@ def locate(model: nn.Module) -> Parts:
         projector = attrgetter(adapter.projector)(base)
         layers = tuple(language_model.layers)
         attention = tuple(layer.self_attn for layer in layers)
-        vision = tuple(
-            attrgetter(adapter.vision_attention)(layer) for layer in attrgetter(adapter.vision_layers)(tower)
-        )
+        vision = tuple(attrgetter(adapter.vision_layers)(tower))
+        vision_attention = tuple(attrgetter(adapter.vision_attention)(layer) for layer in vision)
     except AttributeError as error:
         raise UnsupportedModelError(
-            f"adapter {adapter.name!r} does not fit this {type(model).__name__}: {error}. The installed transformers may "
-            f"have moved a module, or the model mixes parts (another vision tower) that the adapter does not know"
+            f"adapter {adapter.name!r} does not fit this {type(model).__name__}: {error}. The installed transformers "
+            f"may have moved a module, or the model mixes parts (another vision tower) that the adapter does not know"
         ) from error
     head: nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
-    return Parts(adapter, model, base, language_model, layers, attention, tower, vision, projector, head)
+    return Parts(
+        adapter, model, base, language_model, layers, attention, tower, vision, vision_attention, projector, head
+    )

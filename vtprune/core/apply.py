@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from vtprune.core.adapter import Parts
-from vtprune.core.cache import PrunedLayer
 from vtprune.core.component import Reducer
 from vtprune.core.decide import Choice, Context, decide
 from vtprune.core.errors import UnsupportedModeError
@@ -33,7 +31,7 @@ class Site:
     recorder: Recorder
 
 
-def _kept(site: Site, choices: list[Choice], started: float) -> list[tuple[Tensor, ...]]:
+def _kept(site: Site, choices: list[Choice]) -> list[tuple[Tensor, ...]]:
     """Per sample the kept tokens, counted in the prompt (one tensor, or one per KV head); noted in the report."""
     alive = site.flow.alive
     kept = []
@@ -41,7 +39,7 @@ def _kept(site: Site, choices: list[Choice], started: float) -> list[tuple[Tenso
         keep = choice.keep.cpu()
         rows = keep if keep.dim() == 2 else keep[None]
         kept.append(tuple(alive[sample][row] for row in rows))
-    site.recorder.stage(site.bound, site.layer, choices, kept, time.perf_counter() - started)
+    site.recorder.stage(site.bound, site.layer, choices, kept)
     return kept
 
 
@@ -51,9 +49,9 @@ def drop_hidden(site: Site, hidden: Tensor, rotary: Tensor | None, shift: Tensor
     rotary: the rotary positions of this forward; shift: by how much the layer's earlier tokens run behind.
     Returns the compact hidden states and the steps that made them, to be repeated on a replay.
     """
-    flow, stage, started = site.flow, site.bound.stage, time.perf_counter()
+    flow, stage = site.flow, site.bound.stage
     choices = decide(site.bound, site.layer, flow, site.context)
-    kept = [rows[0] for rows in _kept(site, choices, started)]
+    kept = [rows[0] for rows in _kept(site, choices)]
     if all(len(kept[sample]) == len(flow.alive[sample]) for sample in range(flow.batch)):
         return hidden, []
     assert stage.reducer is not None
@@ -119,16 +117,31 @@ def _mergeable(site: Site, sample: int, hidden: Tensor) -> tuple[Tensor, Step]:
     return features.flatten(1), project
 
 
-def evict(site: Site, layer: PrunedLayer, flash: bool) -> None:
-    """Remove vision tokens from a layer's cache, for each sample and KV head its own."""
-    flow, started = site.flow, time.perf_counter()
+@dataclass(frozen=True)
+class Eviction:
+    """What a layer's cache gives up: for the new tokens, bool ``[batch, kv_head, token]``, which of them stay."""
+
+    keep: Tensor
+
+    def over(self, slots: int) -> Tensor:
+        """bool ``[batch, kv_head, slot]`` over the last ``slots`` keys.
+
+        What was cached earlier stays; a sliding layer has already forgotten what lies before its window.
+        """
+        earlier = max(slots - self.keep.shape[-1], 0)
+        return torch.nn.functional.pad(self.keep, (earlier, 0), value=True)[..., -slots:]
+
+
+def plan_eviction(site: Site, flash: bool) -> Eviction | None:
+    """Decide what a layer's cache keeps, for each sample and KV head its own; None if that is everything."""
+    flow = site.flow
     choices = decide(site.bound, site.layer, flow, site.context)
-    kept = _kept(site, choices, started)
+    kept = _kept(site, choices)
     for sample, rows in enumerate(kept):
         mean = sum(map(len, rows)) / len(rows)
         flow.cached[sample][site.layer] = round(mean)
     if all(len(row) == len(flow.alive[sample]) for sample, rows in enumerate(kept) for row in rows):
-        return
+        return None
     if flash and any(len({len(row) for row in rows}) > 1 for rows in kept):
         raise UnsupportedModeError(
             f"stages[{site.bound.index}]: KV heads of layer {site.layer} keep different numbers of tokens, which flash "
@@ -137,6 +150,4 @@ def evict(site: Site, layer: PrunedLayer, flash: bool) -> None:
     keep_new = flow.gather(flow.real)[:, None].repeat(1, site.context.kv_heads, 1)
     for sample, choice in enumerate(choices):
         keep_new[sample, :, flow.columns([sample])[0]] = choice.keep
-    earlier = torch.ones(*keep_new.shape[:2], max(layer.stored - flow.width, 0), dtype=torch.bool, device=flow.device)
-    # A sliding layer has already forgotten what lies before its window.
-    layer.evict(torch.cat([earlier, keep_new], -1)[..., -layer.stored :])
+    return Eviction(keep_new)

@@ -1,8 +1,8 @@
 """The attention probe: a pass-through attention function that shows queries and keys to whoever asked.
 
 A transformers model looks its attention kernel up by name on every call. While a recipe that reads attention is active,
-the name is ``vtprune_<impl>``; that function computes the few rows that were asked for beside the native kernel and then
-calls the kernel unchanged. No N x N matrix is ever made.
+the name is ``vtprune_<impl>``; that function computes the few rows that were asked for beside the native kernel and
+then calls the kernel unchanged. No N x N matrix is ever made.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ TAP = "_vtprune_tap"
 SUPPORTED = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
 ROWS_AT_ONCE = 64
 
-Tap = Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor | None, dict[str, Any]], None]
+Tap = Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor | None, dict[str, Any]], Callable[[Any], Any] | None]
+"""Sees a call ``(module, query, key, value, mask, kwargs)``. Returns None to let the kernel run, or a function that is
+given the kernel and makes the output."""
 
 
 def implementation(config: Any) -> str:
@@ -39,8 +41,9 @@ def check_implementation(config: Any, part: str) -> str | None:
     name = implementation(config)
     if name not in SUPPORTED:
         return (
-            f"attention implementation {name!r} of the {part} cannot be pruned exactly (its masks are not plain tensors "
-            f"that can be rewritten); load the model with attn_implementation set to one of {', '.join(SUPPORTED)}"
+            f"attention implementation {name!r} of the {part} cannot be pruned exactly (its masks are not plain "
+            f"tensors that can be rewritten); load the model with attn_implementation set to one of "
+            f"{', '.join(SUPPORTED)}"
         )
     return None
 
@@ -55,7 +58,7 @@ def _native(name: str, module: nn.Module) -> Callable[..., Any]:
 class _Disguise:
     """A module as its native kernel expects it: flash kernels read the implementation's name from ``module.config``."""
 
-    def __init__(self, module: nn.Module, name: str) -> None:
+    def __init__(self, module: Any, name: str) -> None:
         self._module = module
         self.config = copy.copy(module.config)
         self.config._attn_implementation_internal = name
@@ -66,13 +69,24 @@ class _Disguise:
 
 def _probing(name: str) -> Callable[..., Any]:
     def vtprune_attention(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *args: Any, **kwargs: Any
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
-        tap: Tap | None = module.__dict__.get(TAP)
-        if tap is not None:
-            tap(module, query, key, value, attention_mask, kwargs)
         target = _Disguise(module, name) if "flash" in name else module
-        return _native(name, module)(target, query, key, value, attention_mask, *args, **kwargs)
+
+        def kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Any:
+            return _native(name, module)(target, query, key, value, mask, *args, **kwargs)
+
+        tap: Tap | None = module.__dict__.get(TAP)
+        instead = None if tap is None else tap(module, query, key, value, attention_mask, kwargs)
+        if instead is not None:
+            return instead(kernel)
+        return kernel(query, key, value, attention_mask)
 
     return vtprune_attention
 
@@ -84,8 +98,8 @@ _users: dict[str, int] = {}
 def probing(config: Any) -> Iterator[None]:
     """Route the attention of every module that shares ``config`` through the probe; everything is restored on exit.
 
-    The name is registered in both of transformers' tables: an attention function whose name the mask table does not know
-    runs without any mask.
+    The name is registered in both of transformers' tables: an attention function whose name the mask table does not
+    know runs without any mask.
     """
     name = implementation(config)
     before, alias = config._attn_implementation_internal, PREFIX + name

@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 from vtprune.core.errors import UnsupportedModeError
 from vtprune.core.masks import Slots
-from vtprune.core.storage import Packed, compact
+from vtprune.core.storage import Packed, compact, flat_index
 
 
 class PrunedLayer(DynamicLayer):
@@ -25,6 +25,9 @@ class PrunedLayer(DynamicLayer):
 
     shift: int64 ``[batch]`` or None; by how much rotary positions run behind logical ones (re-indexed prompts).
     """
+
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, sliding_window: int | None = None) -> None:
         super().__init__()
@@ -100,16 +103,17 @@ class PrunedLayer(DynamicLayer):
         """Store only the slots in ``keep``, bool ``[batch, kv_head, slot]`` (fillers go in any case)."""
         batch, heads = self._rows()
         slots = self.slots(batch, self.keys.device)
-        positions, valid = (
-            t if slots.per_head else t[:, None].expand(batch, heads, -1) for t in (slots.positions, slots.valid)
-        )
-        keep = keep & valid
+        positions = slots.positions if slots.per_head else slots.positions[:, None].expand(batch, heads, -1)
+        if not slots.all_valid:
+            keep = keep & (slots.valid if slots.per_head else slots.valid[:, None])
         keys, values = self._rectangle()
-        flat_keys, flat_values, lengths = compact(keys, values, keep)
-        flat_positions = positions[keep]
+        index, lengths = flat_index(keep), keep.sum(-1).cpu()
+        flat_keys, flat_values = compact(keys, values, index)
+        flat_positions = positions.reshape(-1).index_select(0, index)
         self.packed = None
-        if bool((lengths == lengths[0, 0]).all()):
-            shape = (batch, heads, int(lengths[0, 0]))
+        fewest, most = map(int, lengths.aminmax())
+        if fewest == most:
+            shape = (batch, heads, most)
             self.keys, self.values = flat_keys.view(*shape, -1), flat_values.view(*shape, -1)
             kept = flat_positions.view(shape)
             self._known = Slots(kept, torch.ones_like(kept, dtype=torch.bool), True)
@@ -127,7 +131,8 @@ class PrunedLayer(DynamicLayer):
         """Append and return everything stored, as ``[batch, kv_head, slot, dim]``."""
         if self.detached:
             raise UnsupportedModeError(
-                "this cache was pruned by vtprune and is used outside its context; continue inside `with vtprune.prune(...)`"
+                "this cache was pruned by vtprune and is used outside its context; continue inside `with "
+                "vtprune.prune(...)`"
             )
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -257,8 +262,8 @@ def adopt(cache: Any, depth: int) -> None:
             cache.layers[index] = _converted(layer)
         else:
             raise UnsupportedModeError(
-                f"layer {index} of the cache is a {type(layer).__name__}, which cannot be pruned; use the default dynamic "
-                f"cache (leave cache_implementation unset)"
+                f"layer {index} of the cache is a {type(layer).__name__}, which cannot be pruned; use the default "
+                f"dynamic cache (leave cache_implementation unset)"
             )
 
 

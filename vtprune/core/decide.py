@@ -25,6 +25,7 @@ from vtprune.core.signals import Need, Signals
 from vtprune.core.target import Programme, resolve
 from vtprune.core.vision import ImageRecord
 
+
 @dataclass
 class Choice:
     """What one sample keeps. keep: bool ``[vision]`` or ``[kv_head, vision]`` over its survivors, on the model's
@@ -146,9 +147,7 @@ def _mean_unit(record: ImageRecord) -> Tensor:
     return record.features.float().mean(1)
 
 
-def _decide_bucket(
-    bound: BoundStage, layer: int, flow: Flow, context: Context, samples: list[int]
-) -> list[Choice]:
+def _decide_bucket(bound: BoundStage, layer: int, flow: Flow, context: Context, samples: list[int]) -> list[Choice]:
     stage = bound.stage
     signals = _signals(bound, layer, flow, context, samples)
     sizes, original = _segment_sizes(bound, flow, samples[0])
@@ -272,7 +271,8 @@ def _protected(bound: BoundStage, flow: Flow, samples: list[int]) -> Tensor:
         total = flow.layouts[sample].vision
         if bad := [token for token in bound.stage.protect if not -total <= token < total]:
             raise BudgetError(
-                f"stages[{bound.index}]: protected token {bad[0]} does not exist; sample {sample} has {total} vision tokens"
+                f"stages[{bound.index}]: protected token {bad[0]} does not exist; sample {sample} has {total} vision "
+                "tokens"
             )
         wanted = torch.tensor([token % total for token in bound.stage.protect], dtype=torch.int64)
         rows.append(torch.isin(flow.alive[sample], wanted))
@@ -288,8 +288,8 @@ def _select(
     needed = protected.sum(-1).cpu()
     if bool((needed > counts).any()):
         raise BudgetError(
-            f"stages[{bound.index}]: {int(needed.max())} tokens are protected but the budget keeps {int(counts.min())}; "
-            f"raise the budget or protect fewer tokens"
+            f"stages[{bound.index}]: {int(needed.max())} tokens are protected but the budget keeps "
+            f"{int(counts.min())}; raise the budget or protect fewer tokens"
         )
     keep = selector.select(Candidates(counts, size, scores, features, protected))
     if keep.dtype != torch.bool or tuple(keep.shape) != tuple(protected.shape):

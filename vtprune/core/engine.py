@@ -21,17 +21,19 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
-from vtprune.core.apply import Site, Step, drop_hidden, evict
-from vtprune.core.attention import attention_rows, implementation, is_causal, probing, tapped
+from vtprune.core.apply import Eviction, Site, Step, drop_hidden, plan_eviction
+from vtprune.core.attention import Tap, attention_rows, implementation, is_causal, probing, tapped
 from vtprune.core.cache import PrunedLayer, adopt, release
 from vtprune.core.cost import CostModel
 from vtprune.core.decide import Context
+from vtprune.core.drafts import attend
 from vtprune.core.errors import NoVisionTokensError, UnsupportedModeError
 from vtprune.core.flow import Flow
 from vtprune.core.masks import Slots, rewrite
 from vtprune.core.plan import BoundStage, Plan
 from vtprune.core.prompt import Prompt, new_flow
 from vtprune.core.recorder import Recorder
+from vtprune.core.signals import Need
 from vtprune.core.vision import VisionLog
 
 
@@ -48,6 +50,7 @@ class Engine:
         self.recorder = Recorder(plan, self.cost)
         self._flow: Flow | None = None
         self._rotary: Tensor | None = None
+        self._evictions: dict[int, Eviction | None] = {}
         self._caches: WeakSet[DynamicCache] = WeakSet()
         self._replay: dict[int, tuple[Callable[[Tensor], Tensor], dict[str, Any]]] = {}
         self._flash = "flash" in implementation(parts.language_model.config)
@@ -65,7 +68,7 @@ class Engine:
     def detach(self) -> None:
         """Remove exactly what `attach` registered, and release the caches it adopted."""
         hooks, self._hooks = self._hooks, None
-        self._flow, self._rotary = None, None
+        self._flow, self._rotary, self._evictions = None, None, {}
         self._replay.clear()
         for cache in list(self._caches):
             release(cache)
@@ -78,12 +81,13 @@ class Engine:
         def keep(handle: Any) -> None:
             stack.callback(handle.remove)
 
-        stack.enter_context(self.prompt.watching_generate())
+        stack.enter_context(self.prompt.watching_generate(self.vision.generate_starts))
         keep(parts.vision_tower.register_forward_pre_hook(self.vision.tower_starts, with_kwargs=True))
         keep(parts.vision_tower.register_forward_hook(self.vision.tower_ends))
         if self.plan.vision_features:
             keep(parts.projector.register_forward_pre_hook(self.vision.projector_starts))
         keep(parts.base.register_forward_pre_hook(self.prompt.base_starts, with_kwargs=True))
+        keep(parts.base.register_forward_pre_hook(self.vision.base_starts, with_kwargs=True))
         keep(parts.language_model.register_forward_pre_hook(self._model_starts, with_kwargs=True))
         keep(parts.language_model.register_forward_hook(self._model_ends, with_kwargs=True, always_call=True))
         keep(parts.language_model.rotary_emb.register_forward_pre_hook(self._rotary_starts, with_kwargs=True))
@@ -93,9 +97,11 @@ class Engine:
             keep(module.register_forward_pre_hook(self._layer_hook(layer), with_kwargs=True))
             if any(self.plan.at(layer, is_kv=True)):
                 keep(parts.attention[layer].register_forward_hook(self._eviction_hook(layer), with_kwargs=True))
-        for layer, needs in self.plan.captures.items():
-            stack.enter_context(tapped(parts.attention[layer], self._tap(layer, needs)))
-        if self.plan.captures:
+        watched = {*self.plan.captures, *(layer for bound in self.plan.stages if bound.is_kv for layer in bound.layers)}
+        for layer in sorted(watched):
+            tap = self._tap(layer, self.plan.captures.get(layer, {}))
+            stack.enter_context(tapped(parts.attention[layer], tap))
+        if watched:
             stack.enter_context(probing(parts.language_model.config))
         if self.plan.vision_needs:
             self._register_vision_taps(stack)
@@ -111,7 +117,7 @@ class Engine:
 
     # -- the language model ------------------------------------------------------------------------------------------
 
-    def _model_starts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _model_starts(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         embeddings = kwargs.get("inputs_embeds")
         if embeddings is None:
             return None
@@ -127,24 +133,24 @@ class Engine:
             self._caches.add(cache)
         past = 0 if cache is None else cache.get_seq_length()
         flow = new_flow(self.prompt, self.vision, embeddings, past)
-        self._flow, self._rotary = flow, None
+        self._flow, self._rotary, self._evictions = flow, None, {}
         if not flow.prunable and past == 0:
             raise NoVisionTokensError(
-                f"the prompt holds no vision token (placeholder ids {sorted(self.parts.placeholder_ids.values())}), so there "
-                f"is nothing to prune; was the image left out of the processor's call, or its placeholder out of the text? "
-                f"Run text-only prompts outside vtprune.prune"
+                f"the prompt holds no vision token (placeholder ids {sorted(self.parts.placeholder_ids.values())}), so "
+                f"there is nothing to prune; was the image left out of the processor's call, or its placeholder out of "
+                f"the text? Run text-only prompts outside vtprune.prune"
             )
         if flow.prunable and cache is None and any(bound.is_kv for bound in self.plan.stages):
             raise UnsupportedModeError(
                 "a .kv stage prunes the KV cache, but the model runs without one (use_cache=False, or gradient "
                 "checkpointing); enable the cache or use a stage at llm.layers[i]"
             )
-        drafts = past + flow.length - self.prompt.end(past + flow.length)
-        if flow.prunable and drafts > 0 and any(bound.is_kv for bound in self.plan.stages):
+        flow.drafts = past + flow.length - self.prompt.end(past + flow.length)
+        if flow.prunable and flow.drafts and self._flash and any(bound.is_kv for bound in self.plan.stages):
             raise UnsupportedModeError(
-                f"assisted generation appended {drafts} draft tokens to the prompt; a .kv stage prunes the cache after the "
-                f"prompt, so the drafts would be checked against the full cache; generate without drafts, or use a stage at "
-                f"llm.layers[i]"
+                f"assisted generation appended {flow.drafts} draft tokens to the prompt; they must not see what a .kv "
+                f"stage evicts, which flash attention's padding mask cannot express; load the model with "
+                f"attn_implementation='sdpa', or generate without drafts"
             )
         if flow.prunable:
             self.recorder.start(flow, self.prompt.copies(flow.batch), self.vision.flops)
@@ -184,15 +190,16 @@ class Engine:
             hidden = args[0] if args else kwargs["hidden_states"]
             if hidden.shape[1] != flow.width:
                 raise UnsupportedModeError(
-                    f"decoder layer {layer} received {hidden.shape[1]} tokens where {flow.width} were expected; something else "
-                    f"changes the sequence inside the model"
+                    f"decoder layer {layer} received {hidden.shape[1]} tokens where {flow.width} were expected; "
+                    f"something else changes the sequence inside the model"
                 )
             store = _store(kwargs, layer)
             steps: list[Step] = []
             if flow.prunable:
                 for bound in self.plan.at(layer, is_kv=False):
                     site = self._site(bound, layer, flow, hidden)
-                    hidden, more = drop_hidden(site, hidden, self._rotary, None if store is None else store.shift)
+                    with self.recorder.timed(bound.index):
+                        hidden, more = drop_hidden(site, hidden, self._rotary, None if store is None else store.shift)
                     steps.extend(more)
             self.recorder.layer(flow, layer, 0 if store is None else store.stored)
             self._hidden = hidden
@@ -273,34 +280,39 @@ class Engine:
 
     # -- attention -----------------------------------------------------------------------------------------------------
 
-    def _tap(self, layer: int, needs: frozenset[Any]) -> Callable[..., None]:
+    def _tap(self, layer: int, needs: dict[Need, int]) -> Tap:
         def see(
             module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
-        ) -> None:
+        ) -> Callable[[Any], Any] | None:
             flow = self._flow
             if flow is None or not flow.prunable:
-                return
+                return None
             flow.frames[layer] = flow.frame
             new = query.shape[2]
-            with torch.no_grad():
-                for need in needs:
-                    if need.kind == "attention":
-                        rows, weights = flow.rows(need.query)
-                        seen = attention_rows(
-                            query,
-                            key,
-                            mask,
-                            rows,
-                            weights,
-                            scaling=kwargs.get("scaling"),
-                            causal=is_causal(module, kwargs),
-                            softcap=kwargs.get("softcap"),
-                            sliding_window=kwargs.get("sliding_window") if self._flash else None,
-                        )
-                        flow.captured[need] = seen[..., -new:]
-                    else:
-                        tensor = {"keys": key, "values": value, "queries": query}[need.kind]
-                        flow.captured[need] = tensor[:, :, -new:].detach()
+            for need, stage in needs.items():
+                if need.kind != "attention":
+                    tensor = {"keys": key, "values": value, "queries": query}[need.kind]
+                    flow.captured[need] = tensor[:, :, -new:].detach()
+                    continue
+                with torch.no_grad(), self.recorder.timed(stage):
+                    rows, weights = flow.rows(need.query or "last")
+                    seen = attention_rows(
+                        query,
+                        key,
+                        mask,
+                        rows,
+                        weights,
+                        scaling=kwargs.get("scaling"),
+                        causal=is_causal(module, kwargs),
+                        softcap=kwargs.get("softcap"),
+                        sliding_window=kwargs.get("sliding_window") if self._flash else None,
+                    )
+                    flow.captured[need] = seen[..., -new:]
+            eviction = self._eviction(layer, flow) if flow.drafts else None
+            if eviction is None:
+                return None
+            keep, drafts = eviction.over(key.shape[2]), flow.drafts
+            return lambda kernel: attend(kernel, query, key, value, mask, keep, drafts)
 
         return see
 
@@ -309,12 +321,24 @@ class Engine:
             flow = self._flow
             if flow is None or not flow.prunable:
                 return
-            for bound in self.plan.at(layer, is_kv=True):
-                store = _store(kwargs, layer)
-                assert store is not None
-                evict(self._site(bound, layer, flow, self._hidden), store, self._flash)
+            store = _store(kwargs, layer)
+            assert store is not None
+            eviction = self._eviction(layer, flow)
+            if eviction is not None:
+                with self.recorder.timed(next(self.plan.at(layer, is_kv=True)).index):
+                    store.evict(eviction.over(store.stored))
 
         return ends
+
+    def _eviction(self, layer: int, flow: Flow) -> Eviction | None:
+        """What the stage at a layer's cache decided; decided once per forward."""
+        if layer not in self._evictions:
+            self._evictions[layer] = None
+            for bound in self.plan.at(layer, is_kv=True):
+                with self.recorder.timed(bound.index):
+                    site = self._site(bound, layer, flow, self._hidden)
+                    self._evictions[layer] = plan_eviction(site, self._flash)
+        return self._evictions[layer]
 
     def _site(self, bound: BoundStage, layer: int, flow: Flow, hidden: Tensor) -> Site:
         context = Context(hidden.detach(), lambda: self.prompt.seeds(flow), self.cost, self.parts.heads[1])
@@ -326,7 +350,9 @@ def _store(kwargs: dict[str, Any], layer: int) -> PrunedLayer | None:
     return None if cache is None else cache.layers[layer]
 
 
-def _with_hidden(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _with_hidden(
+    args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if args:
         return (hidden, *args[1:]), kwargs
     return args, {**kwargs, "hidden_states": hidden}

@@ -56,8 +56,8 @@ def rewrite(
 
     mask: the layer's mask: None, ``[batch, 1, token, key]`` bool or additive float, or ``[batch, key]`` (flash).
     slots: every key the layer will see, the new ones included. offset: logical position of the mask's first column.
-    groups: query heads per KV head. additive: dtype of an additive mask to build when ``mask`` is None, or None for bool.
-    Returns None when no mask is needed, ``[batch, slot]`` for flash, else ``[batch, 1|head, token, slot]``.
+    groups: query heads per KV head. additive: dtype of an additive mask to build when ``mask`` is None, or None for
+    bool. Returns None when no mask is needed, ``[batch, slot]`` for flash, else ``[batch, 1|head, token, slot]``.
     """
     visible = slots.valid
     if offset:

@@ -72,10 +72,11 @@ def _set(node: Any, steps: list[str], value: Any) -> None:
         here = ".".join(steps[:depth]) or "the recipe"
         if isinstance(node, list):
             if not step.lstrip("-").isdigit() or not -len(node) <= int(step) < len(node):
-                raise ValueError(f"{here} has {len(node)} entries, so {step!r} is no index of it (0 to {len(node) - 1})")
+                last_index = len(node) - 1
+                raise ValueError(f"{here} has {len(node)} entries, so {step!r} is no index of it (0 to {last_index})")
             key: Any = int(step)
         elif isinstance(node, dict):
-            key = step
+            key = next((known for known in node if str(known) == step), step)
             if not last and key not in node:
                 raise ValueError(f"{here} has no {step!r}.{did_you_mean(step, map(str, node))}")
         else:

@@ -1,7 +1,7 @@
 """Binding: a recipe held against a model, before anything runs.
 
-Every stage's needs are compared with what the adapter provides at its site; every layer, head and option is checked; all
-problems are raised together. The result says which modules to hook and which attention to capture.
+Every stage's needs are compared with what the adapter provides at its site; every layer, head and option is checked;
+all problems are raised together. The result says which modules to hook and which attention to capture.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import nn
 
@@ -23,7 +24,10 @@ LANGUAGE = frozenset({"attention", "keys", "values", "queries"})
 
 @dataclass(frozen=True)
 class BoundStage:
-    """A stage with its layers. ``source[layer]`` is the decoder layer whose attention, keys and values it reads there."""
+    """A stage with its layers.
+
+    source: for each of them the decoder layer whose attention, keys and values it reads there.
+    """
 
     index: int
     stage: Stage
@@ -45,12 +49,16 @@ class BoundStage:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the engine does. ``captures``: for each decoder layer the needs to capture there."""
+    """What the engine does.
+
+    captures: for each decoder layer the needs to capture there, each with the (first) stage that asked for it.
+    vision_needs: vision attention to capture; vision_features: whether the projector's input is wanted.
+    """
 
     recipe: Recipe
     parts: Parts
     stages: tuple[BoundStage, ...]
-    captures: dict[int, frozenset[Need]]
+    captures: dict[int, dict[Need, int]]
     vision_needs: frozenset[Need]
     vision_features: bool
 
@@ -77,7 +85,7 @@ def bind(recipe: Recipe, model: nn.Module) -> Plan:
     """Check a recipe against a model; raises UnsupportedModelError or BindingError (every problem at once)."""
     parts = locate(model)
     problems: list[str] = []
-    captures: dict[int, set[Need]] = defaultdict(set)
+    captures: dict[int, dict[Need, int]] = defaultdict(dict)
     vision: set[Need] = set()
     bound: list[BoundStage] = []
     if problem := check_implementation(parts.language_model.config, "language model"):
@@ -103,7 +111,7 @@ def bind(recipe: Recipe, model: nn.Module) -> Plan:
                     for layer in layers:
                         resolved = item.resolved(need, layer)
                         assert resolved.layer is not None
-                        captures[resolved.layer].add(resolved)
+                        captures[resolved.layer].setdefault(resolved, index)
                 elif need.kind == "vision_attention":
                     vision.add(need)
         bound.append(item)
@@ -115,8 +123,7 @@ def bind(recipe: Recipe, model: nn.Module) -> Plan:
     if problems:
         raise BindingError(problems, recipe.name, type(model).__name__)
     features = any(item.stage.site.kind == "vision" for item in bound)
-    frozen = {layer: frozenset(needs) for layer, needs in captures.items()}
-    return Plan(recipe, parts, tuple(bound), frozen, frozenset(vision), features)
+    return Plan(recipe, parts, tuple(bound), dict(captures), frozenset(vision), features)
 
 
 def _faults(need: Need, item: BoundStage, parts: Parts) -> Iterator[str]:
@@ -144,8 +151,8 @@ def _vision_faults(need: Need, parts: Parts) -> Iterator[str]:
         yield f"vision layer {need.layer} is out of range; the tower has layers 0 to {depth - 1} (or -{depth} to -1)"
     if need.query == "cls" and parts.adapter.cls_row(parts.model) is None:
         yield (
-            f"this {type(parts.model).__name__} has no CLS token whose attention falls on the language model's tokens; use "
-            f"query: received, which reads the mean attention that each patch receives"
+            f"this {type(parts.model).__name__} has no CLS token whose attention falls on the language model's tokens; "
+            f"use query: received, which reads the mean attention that each patch receives"
         )
 
 
@@ -160,7 +167,7 @@ def _conflicts(bound: list[BoundStage]) -> Iterator[str]:
                 break
             seen[layer] = item.index
     drops = [item for item in bound if not item.is_kv]
-    for earlier, later in zip(drops, drops[1:], strict=False):
+    for earlier, later in pairwise(drops):
         if later.layers[0] < earlier.layers[-1]:
             yield (
                 f"stages[{later.index}] ({later.stage.site}) starts before stages[{earlier.index}] "

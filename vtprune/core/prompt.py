@@ -32,8 +32,8 @@ class Prompt:
         self._generating: tuple[int, int] | None = None
 
     @contextmanager
-    def watching_generate(self) -> Iterator[None]:
-        """Wrap ``model.generate`` so that the prompt's size is known; undone on exit."""
+    def watching_generate(self, starts: Callable[[], None]) -> Iterator[None]:
+        """Wrap ``model.generate`` so that the prompt's size is known; undone on exit. ``starts`` runs at every call."""
         model: Any = self.parts.model
         before = model.__dict__.get("generate")
         original: Callable[..., Any] = model.generate
@@ -41,6 +41,7 @@ class Prompt:
         @wraps(original)
         def generate(*args: Any, **kwargs: Any) -> Any:
             outer, self._generating = self._generating, self._size_of(model, args, kwargs)
+            starts()
             try:
                 return original(*args, **kwargs)
             finally:
@@ -61,8 +62,8 @@ class Prompt:
             value = kwargs.get(option, getattr(config, option, None))
             if option == "prefill_chunk_size" and value is not None:
                 raise UnsupportedModeError(
-                    f"prefill_chunk_size={value}: a prompt that arrives in chunks cannot be pruned exactly, since a stage "
-                    f"would choose before the rest of the prompt is known; leave prefill_chunk_size unset"
+                    f"prefill_chunk_size={value}: a prompt that arrives in chunks cannot be pruned exactly, since a "
+                    f"stage would choose before the rest of the prompt is known; leave prefill_chunk_size unset"
                 )
             if option == "cache_implementation" and value not in (None, "dynamic"):
                 raise UnsupportedModeError(
@@ -119,15 +120,17 @@ def new_flow(prompt: Prompt, vision: VisionLog, embeddings: Tensor, past: int) -
     device = embeddings.device
     shape = (batch, length)
     nothing = torch.zeros(shape, dtype=torch.bool, device=device)
-    kinds = {kind: mask.to(device) for kind, mask in prompt.modality.items() if tuple(mask.shape) == shape}
+    order = torch.arange(past, past + length, device=device)
+    in_prompt = order < prompt.end(past + length)
+    # Drafts copied from the prompt may hold placeholders; they stand for no image.
+    kinds = {kind: mask.to(device) & in_prompt for kind, mask in prompt.modality.items() if tuple(mask.shape) == shape}
     is_vision = nothing
     for mask in kinds.values():
         is_vision = is_vision | mask
     real = ~nothing
     if prompt.padding is not None and prompt.padding.shape[1] >= length:
         real = prompt.padding[:, -length:].to(device)
-    order = torch.arange(past, past + length, device=device)
-    flow = Flow(batch, length, past, device, is_vision, real, real & (order < prompt.end(past + length)))
+    flow = Flow(batch, length, past, device, is_vision, real, real & in_prompt)
     if length == 1 or not kinds or not bool(is_vision.any()):
         return flow
     host = is_vision.cpu()

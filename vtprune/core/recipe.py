@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -13,13 +14,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vtprune.core.budget import Budget
-from vtprune.core.errors import RecipeError, UnknownNameError, did_you_mean
+from vtprune.core.errors import PluginError, RecipeError, UnknownNameError, did_you_mean
 from vtprune.core.overrides import apply_overrides
 from vtprune.core.plugins import registry
 from vtprune.core.site import Site
-from vtprune.core.spec import AllocatorSpec, ReducerSpec, ScorerSpec, SelectorSpec, build, sentences
+from vtprune.core.spec import AllocatorSpec, ReducerSpec, ScorerSpec, SelectorSpec, build, faults, plain, sentences
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 
 
 class Stage(BaseModel):
@@ -64,9 +65,7 @@ class Stage(BaseModel):
 
     def _problems(self) -> list[str]:
         found = []
-        name = {
-            kind: build_name(kind, getattr(self, kind)) for kind in ("scorer", "allocator", "selector", "reducer")
-        }
+        name = {kind: build_name(kind, getattr(self, kind)) for kind in ("scorer", "allocator", "selector", "reducer")}
         if self.scorer is None and self.selector.uses_scores:
             found.append(f"selector {name['selector']!r} ranks by score, so the stage needs a scorer")
         if self.scorer is not None and not self.selector.uses_scores:
@@ -119,7 +118,7 @@ class Recipe(BaseModel):
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
 
     @classmethod
-    def parse(cls, data: Any, source: str = "recipe", **overrides: Any) -> Recipe:
+    def parse(cls, data: Any, source: str = "recipe", /, **overrides: Any) -> Recipe:
         """Validate plain data; raises RecipeError naming every problem. ``overrides`` as in `vtprune.prune`."""
         if not isinstance(data, Mapping):
             raise RecipeError([f"a recipe is a mapping with 'stages', got {type(data).__name__}"], source)
@@ -131,7 +130,7 @@ class Recipe(BaseModel):
             raise RecipeError(_problems(error), source) from None
 
     @classmethod
-    def load(cls, recipe: str | Path | Mapping[str, Any] | Recipe, **overrides: Any) -> Recipe:
+    def load(cls, recipe: str | Path | Mapping[str, Any] | Recipe, /, **overrides: Any) -> Recipe:
         """A recipe from a registered name, a YAML file, a mapping, or a recipe; overrides applied.
 
         Raises RecipeError (every problem at once) or UnknownNameError (with the nearest names).
@@ -143,8 +142,11 @@ class Recipe(BaseModel):
         return cls.parse(_read(recipe), str(recipe), **overrides)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready data with every default filled in; `Recipe.parse` gives an equal recipe back."""
-        return self.model_dump(mode="json")
+        """JSON-ready data with every default filled in; `Recipe.parse` gives an equal recipe back.
+
+        Raises UnknownNameError if a component's class is not registered.
+        """
+        return plain(self)
 
     def to_yaml(self) -> str:
         """The recipe as YAML; loading it gives an equal recipe."""
@@ -159,31 +161,42 @@ class Recipe(BaseModel):
 
 def _read(recipe: str | Path) -> Any:
     path = Path(recipe)
-    if path.is_file():
+    if recipe in registry().names("recipe"):
+        text, source = _registered(str(recipe))
+    elif os.path.isfile(path):
         text, source = path.read_text(encoding="utf-8"), str(path)
-    elif isinstance(recipe, Path) or path.suffix in (".yaml", ".yml") or "\\" in str(recipe):
+    elif isinstance(recipe, Path) or path.suffix in (".yaml", ".yml") or "\\" in recipe:
         raise RecipeError([f"no such file; the current directory is {Path.cwd()}"], str(path))
     else:
-        try:
-            entry = registry().entry("recipe", str(recipe))
-        except UnknownNameError as error:
-            raise UnknownNameError(f"{error} A path to a YAML file works too.") from None
-        package, _, file = entry.target.partition(":")
-        text, source = files(package).joinpath(file).read_text(encoding="utf-8"), entry.target
+        unknown = did_you_mean(recipe, registry().names("recipe"))
+        raise UnknownNameError(f"unknown recipe {recipe!r}.{unknown} A path to a YAML file works too.")
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise RecipeError([f"not valid YAML: {error}"], source) from None
 
 
+def _registered(name: str) -> tuple[str, str]:
+    """The text of a registered recipe and where it came from."""
+    entry = registry().entry("recipe", name)
+    package, _, file = entry.target.partition(":")
+    try:
+        return files(package).joinpath(file).read_text(encoding="utf-8"), entry.target
+    except (ImportError, OSError) as error:
+        raise PluginError(
+            f"recipe {name!r} of {entry.origin} {entry.version} cannot be read from {entry.target}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
 def _problems(error: ValidationError) -> list[str]:
     """Pydantic's faults as sentences that start with the place in the recipe."""
     found: list[str] = []
-    for fault in error.errors():
+    for fault in faults(error):
         loc = [part for part in fault["loc"] if part not in ("function-plain", "function-before")]
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
         if fault["type"] == "extra_forbidden":
-            model = Stage if loc[0] == "stages" else Recipe
+            model: type[BaseModel] = Recipe if len(loc) == 1 else Stage if len(loc) == 3 else Budget
             parent = where.rpartition(".")[0] or "the recipe"
             found.append(f"{parent}: unknown field {loc[-1]!r}.{did_you_mean(str(loc[-1]), model.model_fields)}")
         elif fault["type"] == "missing":

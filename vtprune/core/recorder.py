@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vtprune.core.cost import CostModel
@@ -14,16 +19,21 @@ from vtprune.core.plan import BoundStage, Plan
 from vtprune.core.report import Event, Report
 
 PACKAGES = ("vtprune", "torch", "transformers")
+HISTORY = 64
+"""How many reports a run keeps, so that a long evaluation does not fill the memory."""
 
 
 class Recorder:
-    """Keeps the reports of one run: one per prompt, the latest last."""
+    """Keeps the latest reports of one run: one per prompt, the newest last."""
 
     def __init__(self, plan: Plan, cost: CostModel) -> None:
         self.plan, self.cost = plan, cost
-        self.reports: list[Report] = []
+        self._versions = {package: version(package) for package in PACKAGES}
+        self._clock_waits = next(plan.parts.language_model.parameters()).is_cuda
+        self.reports: deque[Report] = deque(maxlen=HISTORY)
         self._copies = 1
         self._widths: list[tuple[int, int]] = []
+        self._part = "prefill"
 
     @property
     def report(self) -> Report | None:
@@ -55,19 +65,32 @@ class Recorder:
                 flops_full=vision_flops,
                 flops_parts={**vision, "prefill": 0, "prefill_full": 0, "decode": 0, "decode_full": 0},
                 new_tokens=0,
-                versions={package: version(package) for package in PACKAGES},
+                versions=dict(self._versions),
             )
         )
 
-    def stage(
-        self, bound: BoundStage, layer: int, choices: list[Choice], kept: list[tuple[Tensor, ...]], seconds: float
-    ) -> None:
+    @contextmanager
+    def timed(self, stage: int) -> Iterator[None]:
+        """Add what happens inside to a stage's wall time; a CUDA device is waited for."""
+        started = self._now()
+        try:
+            yield
+        finally:
+            self.reports[-1].stage_seconds[stage] += self._now() - started
+
+    def _now(self) -> float:
+        if self._clock_waits:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def stage(self, bound: BoundStage, layer: int, choices: list[Choice], kept: list[tuple[Tensor, ...]]) -> None:
         """A stage acted at a layer."""
         report = self.reports[-1]
-        report.stage_seconds[bound.index] += seconds
         for sample in range(0, len(choices), self._copies):
             choice = choices[sample]
-            event = Event(bound.index, layer, sample // self._copies, choice.requested, kept[sample], choice.diagnostics)
+            event = Event(
+                bound.index, layer, sample // self._copies, choice.requested, kept[sample], choice.diagnostics
+            )
             report.events.append(event)
 
     def layer(self, flow: Flow, layer: int, stored: int) -> None:
@@ -106,8 +129,6 @@ class Recorder:
         if cache is not None:
             report.kv_bytes = sum(layer.nbytes for layer in cache.layers)
             report.kv_bytes_full = flow.batch * self.cost.kv_bytes([flow.past + flow.length] * depth)
-
-    _part: str = "prefill"
 
     def _add(self, part: str, done: int, full: int) -> None:
         report = self.reports[-1]

@@ -1,15 +1,16 @@
 """Signals: what a site offers a component, computed only when asked for.
 
 A component never sees the model. It declares the `Need`s it has; the engine checks them against what the adapter
-provides at the site, captures what must be captured, and hands over a `Signals` view. The view covers a *bucket*: samples
-whose number of surviving vision tokens is equal, stacked without padding, so a component cannot see padding and has no
-mask to forget.
+provides at the site, captures what must be captured, and hands over a `Signals` view. The view covers a *bucket*:
+samples whose number of surviving vision tokens is equal, stacked without padding, so a component cannot see padding and
+has no mask to forget.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -17,9 +18,7 @@ from torch import Tensor
 
 from vtprune.core.layout import SampleLayout, Segment
 
-Kind = Literal[
-    "features", "keys", "values", "queries", "attention", "vision_attention", "text", "grid", "sample_seed"
-]
+Kind = Literal["features", "keys", "values", "queries", "attention", "vision_attention", "text", "grid", "sample_seed"]
 Query = Literal["last", "text_after_vision", "text", "received"]
 TextTokens = Literal["last", "text_after_vision", "text"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -152,4 +151,8 @@ class Signals:
         """A view over given tensors; for tests and for trying a component without a model."""
         if alive is None:
             alive = torch.arange(layouts[0].vision).expand(len(layouts), -1)
-        return cls(layouts, alive, {need: (lambda t=tensor: t) for need, tensor in tensors.items()}, layer, kv_heads)
+        return cls(layouts, alive, {need: partial(_same, tensor) for need, tensor in tensors.items()}, layer, kv_heads)
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor

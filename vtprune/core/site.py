@@ -18,7 +18,8 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import core_schema
 
 _LAYERS = re.compile(r"llm\.layers\[(?P<index>[^\]]*)\](?P<kv>\.kv)?")
-_SLICE = re.compile(r"(-?\d+)?:(-?\d+)?(?::(\d+))?")
+_SLICE = re.compile(r"(-?\d+)?:(-?\d+)?(?::(\d+))?", re.ASCII)
+_LIST = re.compile(r"-?\d+(,-?\d+)*", re.ASCII)
 FORMS = "vision.output, projector.output, llm.layers[I] or llm.layers[I].kv, with I like 2, -1, 2:, 4:20:4 or 8,16,24"
 
 
@@ -39,9 +40,10 @@ class Site:
         if match is None:
             raise ValueError(f"unknown site {text!r}; expected {FORMS}")
         index = match["index"]
-        if not (_SLICE.fullmatch(index) or re.fullmatch(r"-?\d+(,-?\d+)*", index)):
+        parts = _SLICE.fullmatch(index)
+        if parts is None and not _LIST.fullmatch(index):
             raise ValueError(f"bad layer index {index!r} in site {text!r}; expected {FORMS}")
-        if index.endswith(":0") and index.count(":") == 2:
+        if parts and parts[3] and int(parts[3]) == 0:
             raise ValueError(f"the step of site {text!r} is 0; a slice needs a step of 1 or more")
         return cls("kv" if match["kv"] else "llm", index)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError
+from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from vtprune.core.component import (
     COMPONENT_KINDS,
@@ -17,16 +18,22 @@ from vtprune.core.component import (
     Reducer,
     Scorer,
     Selector,
-    parameters,
 )
 from vtprune.core.errors import VtpruneError, did_you_mean
 from vtprune.core.plugins import registry
 
 
+def faults(error: ValidationError) -> list[ErrorDetails]:
+    """Pydantic's faults, without those that only follow from others: a sequence is "too short" if its items failed."""
+    found = error.errors()
+    inside = {fault["loc"][:depth] for fault in found for depth in range(len(fault["loc"]))}
+    return [fault for fault in found if fault["type"] != "too_short" or fault["loc"] not in inside]
+
+
 def sentences(error: ValidationError, owner: str, fields: list[str]) -> list[str]:
     """One sentence for each fault pydantic found in the parameters of ``owner``."""
     found = []
-    for fault in error.errors():
+    for fault in faults(error):
         where = ".".join(map(str, fault["loc"]))
         if fault["type"] == "extra_forbidden":
             found.append(f"unknown parameter {where!r} of {owner}.{did_you_mean(where, fields)}")
@@ -65,8 +72,19 @@ def build(kind: str, spec: Any) -> Component:
 
 
 def dump(component: Component) -> dict[str, Any]:
-    """The inverse of `build`: name and every parameter, defaults included."""
-    return {"name": registry().name_of(component.kind, type(component)), **parameters(component)}
+    """The inverse of `build`: name and every parameter, defaults included.
+
+    Raises UnknownNameError if its class, or that of a component inside, is not registered.
+    """
+    return {"name": registry().name_of(component.kind, type(component)), **plain(component)}
+
+
+def plain(model: BaseModel) -> dict[str, Any]:
+    """JSON-ready data; what a component inside raises arrives as it is, without pydantic's wrapping."""
+    try:
+        return model.model_dump(mode="json")
+    except PydanticSerializationError as error:
+        raise (error.__cause__ or error) from None
 
 
 ScorerSpec = Annotated[Scorer, BeforeValidator(lambda spec: build("scorer", spec)), PlainSerializer(dump)]

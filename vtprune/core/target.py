@@ -52,9 +52,9 @@ class Programme:
 def resolve(budget: Budget, programme: Programme) -> Fraction:
     """Vision tokens to keep, averaged over the layers the stage governs.
 
-    ``keep_tokens`` and ``keep_ratio`` give whole numbers (halves round up; a ratio above 0 keeps at least one token). The
-    other units give the exact mean that meets the budget without exceeding it, given what the other layers hold.
-    Raises BudgetError, with the reason, if no count between 0 and the prompt's can meet the budget.
+    ``keep_tokens`` and ``keep_ratio`` give whole numbers (halves round up; a ratio above 0 keeps at least one token).
+    The other units give the exact mean that meets the budget without exceeding it, given what the other layers hold.
+    Raises BudgetError, with the reason, if nothing between dropping all and keeping all that is left meets the budget.
     """
     n = programme.original
     if n == 0:
@@ -63,7 +63,8 @@ def resolve(budget: Budget, programme: Programme) -> Fraction:
     if budget.unit == "keep_tokens":
         if value > n:
             raise BudgetError(
-                f"budget {budget} asks for more vision tokens than the sample has ({n}); use a smaller number or keep_ratio"
+                f"budget {budget} asks for more vision tokens than the sample has ({n}); use a smaller number or "
+                f"keep_ratio"
             )
         return value
     if budget.unit == "keep_ratio":
@@ -81,11 +82,11 @@ def resolve(budget: Budget, programme: Programme) -> Fraction:
 def _mean_tokens(budget: Budget, programme: Programme, total: Fraction, unit: str) -> Fraction:
     governed = programme.governed
     held = sum(count for layer, count in enumerate(programme.entering) if layer not in governed)
-    target = (total - held) / len(governed)
-    if 0 <= target <= programme.original:
-        return target
+    most = sum(programme.entering) - held
+    if 0 <= total - held <= most:
+        return (total - held) / len(governed)
     depth, rest = len(programme.entering), len(governed)
-    low, high = Fraction(held, depth), Fraction(held + rest * programme.original, depth)
+    low, high = Fraction(held, depth), Fraction(held + most, depth)
     if unit == "kv_bytes_ratio":
         full = programme.text + programme.original
         low, high = ((bound + programme.text) / full for bound in (low, high))
@@ -105,13 +106,13 @@ def _flops(budget: Budget, programme: Programme) -> Fraction:
     full = programme.cost.prefill_with([programme.original] * depth, programme.text)
 
     def ratio(count: int) -> Fraction:
-        held = [count if layer in governed else programme.entering[layer] for layer in range(depth)]
+        held = [min(count, n) if layer in governed else n for layer, n in enumerate(programme.entering)]
         return Fraction(programme.cost.prefill_with(held, programme.text), full)
 
     count = largest_within(lambda k: ratio(k) <= budget.exact, 0, programme.original)
     if count is None:
         raise BudgetError(
-            f"budget {budget} is out of reach: with no vision token after layer {min(governed)} the prefill still costs "
-            f"{float(ratio(0)):.4g} of the unpruned one"
+            f"budget {budget} is out of reach: with no vision token after layer {min(governed)} the prefill still "
+            f"costs {float(ratio(0)):.4g} of the unpruned one"
         )
     return Fraction(count)

@@ -51,6 +51,16 @@ class VisionLog:
 
     # -- hooks ---------------------------------------------------------------------------------------------------------
 
+    def generate_starts(self) -> None:
+        """A new call to `generate`: what an earlier one left over, perhaps by an error, is not joined by what comes."""
+        self._used = True
+
+    def base_starts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forward pre-hook of the multimodal base model: unless its images were encoded before, they come now or "
+        "never."""
+        if not kwargs.get("mm_encoder_outputs"):
+            self.records, self.flops, self._used = [], 0, False
+
     def tower_starts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of the vision tower."""
         if self._used:
@@ -60,9 +70,8 @@ class VisionLog:
         self.records.extend(self._fresh)
         self._calls = {need: [] for need in self.needs}
         windows = self.parts.adapter.windows(self.parts.model, images)
-        layers = [layer for layer in _vision_layers(self.parts)]
         patches = sum(windows[0]) if windows else 0
-        self.flops += vision_flops(module, layers, patches, windows, exclude=(self.parts.projector,))
+        self.flops += vision_flops(module, self.parts.vision_layers, patches, windows, exclude=(self.parts.projector,))
         units = sum(image.tokens for image in images)
         self.flops += units * module_flops_per_token(self.parts.projector)
 
@@ -150,12 +159,6 @@ class VisionLog:
             rows.append(row)
             kinds.append(names)
         return [row for row in rows for _ in range(copies)], [row for row in kinds for _ in range(copies)]
-
-
-def _vision_layers(parts: Parts) -> list[nn.Module]:
-    from operator import attrgetter
-
-    return list(attrgetter(parts.adapter.vision_layers)(parts.vision_tower))
 
 
 def layout_of(positions: Tensor, records: Sequence[ImageRecord], kinds: Sequence[str]) -> SampleLayout:

@@ -70,20 +70,19 @@ class _Coverage(Objective):
         self.bounds = torch.bmm(similarity, self.weights).squeeze(-1)
         self.tolerance = TIE * weights.sum(-1, keepdim=True)
 
-    def gains(self, eligible: Tensor) -> Tensor:
+    def gains(self, closed: Tensor) -> Tensor:
         """float32 ``[row, vision]``: exact wherever a token ties with the best or beats it, else an upper bound."""
-        outside = ~eligible
-        stale = eligible.clone()
-        size = min(16, eligible.shape[-1])
+        stale = ~closed
+        size = min(16, closed.shape[-1])
         while True:
-            best = self.bounds.masked_fill(stale | outside, 0).amax(-1, keepdim=True)
+            best = self.bounds.masked_fill(stale | closed, 0).amax(-1, keepdim=True)
             rivals = self.bounds.masked_fill(~stale, -torch.inf)
             if not (rivals.amax(-1, keepdim=True) > torch.maximum(best - self.tolerance, self.tolerance)).any():
                 return self.bounds
             index = rivals.topk(size).indices
             self.bounds.scatter_(-1, index, self._exact(index))
             stale.scatter_(-1, index, False)
-            size = min(2 * size, eligible.shape[-1])
+            size = min(2 * size, closed.shape[-1])
 
     def add(self, picked: Tensor) -> None:
         """Cover every token at least as well as the new one does."""

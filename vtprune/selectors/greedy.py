@@ -28,8 +28,8 @@ class Objective(ABC):
     tolerance: Tensor | float = 0.0
 
     @abstractmethod
-    def gains(self, eligible: Tensor) -> Tensor:
-        """Finite float ``[row, vision]``, read only where ``eligible`` (bool ``[row, vision]``)."""
+    def gains(self, closed: Tensor) -> Tensor:
+        """Finite float ``[row, vision]``, not read where ``closed`` (bool ``[row, vision]``)."""
 
     @abstractmethod
     def add(self, picked: Tensor) -> None:
@@ -50,8 +50,8 @@ def greedy(objective: Objective, priority: Tensor, counts: Tensor) -> Tensor:
     left = priority.clone()
     order = []
     for _ in range(steps):
-        eligible = left == left.amax(-1, keepdim=True)
-        gains = objective.gains(eligible).masked_fill(~eligible, -torch.inf)
+        closed = left < left.amax(-1, keepdim=True)
+        gains = objective.gains(closed).masked_fill(closed, -torch.inf)
         tied = gains >= gains.amax(-1, keepdim=True) - objective.tolerance
         picked = tied.byte().argmax(-1)
         objective.add(picked)
@@ -88,7 +88,7 @@ class GreedySelector(Selector):
         for start in range(0, len(candidates.counts), together):
             part = _rows(candidates, slice(start, start + together))
             if part.counts.any():
-                priority = tiers(part.protected, part.scores if self.uses_scores else None)
+                priority = tiers(part.protected, part.scores)
                 kept[start : start + together] = greedy(self.objective(part), priority, part.counts)
         return kept
 

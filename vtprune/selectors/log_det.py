@@ -80,7 +80,7 @@ class _Volume(Objective):
         self.factor = quality.new_zeros(len(quality), steps, quality.shape[-1])
         self.step = 0
 
-    def gains(self, eligible: Tensor) -> Tensor:
+    def gains(self, closed: Tensor) -> Tensor:
         """float32 ``[row, vision]``: variance left, or below all of those, ordered by quality, where none is."""
         return torch.where(self._alive(), self.left, self.quality - 2)
 

@@ -10,13 +10,14 @@ from torch import Tensor
 from vtprune.core.component import Candidates
 from vtprune.selectors.common import required_features
 from vtprune.selectors.greedy import TIE, GreedySelector, Objective
-from vtprune.selectors.similarity import Products, unit_vectors
+from vtprune.selectors.similarity import Products, finite_norms, unit_vectors
 
 
 class MaxMin(GreedySelector):
     """Take, again and again, the token whose nearest kept token is farthest (DivPrune, arXiv 2503.02175).
 
-    Scores play no part. Protected tokens seed the set; without any, ``start`` makes the first pick.
+    Scores play no part, save that infinite ones mean always and never where a union passes them on. Protected tokens
+    seed the set; without any, ``start`` makes the first pick.
 
     metric: ``cosine`` (DivPrune: 1 - cos, which orders like the distance of unit vectors; zero vectors coincide), or
         ``euclidean``.
@@ -38,7 +39,7 @@ class MaxMin(GreedySelector):
         if self.metric == "cosine":
             points = unit_vectors(features)
         else:
-            largest = features.abs().amax((-2, -1), keepdim=True)
+            largest = finite_norms(features).amax(-2, keepdim=True)
             points = features / largest.masked_fill(largest == 0, 1)
             points = points - points.mean(-2, keepdim=True)
         return _Spread(points, self.start, candidates)
@@ -56,7 +57,7 @@ class _Spread(Objective):
         self.start = start
         self.seeded = bool(candidates.protected.any(-1)[candidates.counts > 0].all())
 
-    def gains(self, eligible: Tensor) -> Tensor:
+    def gains(self, closed: Tensor) -> Tensor:
         """float32 ``[row, vision]``: squared distance to the nearest kept token, or how well a token starts."""
         if self.distance is not None:
             return self.distance
@@ -67,7 +68,7 @@ class _Spread(Objective):
     def add(self, picked: Tensor) -> None:
         """Measure every token against the new one."""
         own = self.squares.gather(-1, picked.unsqueeze(-1))
-        distance = (self.squares + own - 2 * self.products.of(picked)).clamp_(min=0)
+        distance = torch.sub(self.squares + own, self.products.of(picked), alpha=2)
         self.distance = distance if self.distance is None else torch.minimum(self.distance, distance)
 
     def _isolation(self) -> Tensor:

@@ -5,18 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-ROWS_PAY_BELOW = 1 / 8
+from vtprune.core.errors import ComponentError
+
+ROWS_PAY_BELOW = 1 / 16
 """Single rows are cheaper than the full matrix while the rows read are fewer than this share of the tokens."""
 BLOCK = 1024
 
 
+def finite_norms(features: Tensor) -> Tensor:
+    """float32 ``[row, vision, 1]``: lengths, summed in float64 so that no square overflows or vanishes.
+
+    Raises ComponentError if a feature is NaN or infinite.
+    """
+    norms = torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=torch.float64)
+    if not torch.isfinite(norms).all():
+        raise ComponentError(
+            f"features with NaN or infinity in {int((~torch.isfinite(norms)).sum())} of {norms.numel()} tokens cannot "
+            f"be compared; a likely cause is float16 overflow in the model, which bfloat16 or float32 avoids"
+        )
+    return norms.float()
+
+
 def unit_vectors(features: Tensor) -> Tensor:
-    """float32 ``[row, vision, dim]`` of length 1; zero vectors stay zero. Large and tiny magnitudes are safe."""
-    scale = features.abs().amax(-1, keepdim=True)
-    return F.normalize(features / scale.masked_fill(scale == 0, 1), dim=-1)
+    """float32 ``[row, vision, dim]`` of length 1; zero vectors stay zero."""
+    norms = finite_norms(features)
+    return features / norms.masked_fill(norms == 0, 1)
 
 
 class Products:
@@ -60,7 +75,7 @@ class Cosines(Products):
 
     def __init__(self, features: Tensor, reads: int) -> None:
         points = unit_vectors(features)
-        self._zero = (points == 0).all(-1).float()
+        self._zero = (points.square().sum(-1) < 0.5).float()
         super().__init__(points, reads)
 
     def block(self, start: int, stop: int) -> Tensor:

@@ -69,7 +69,7 @@ class _Suppression(Objective):
         self.reached = torch.zeros_like(scores[:, :1])
         self.taken_at = torch.zeros_like(scores)
 
-    def gains(self, eligible: Tensor) -> Tensor:
+    def gains(self, closed: Tensor) -> Tensor:
         """float64 ``[row, vision]``."""
         return self.rank - torch.maximum(self._levels(), self.reached).double() * self.rank.shape[-1]
 

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from vtprune.core import errors
+from vtprune.core.errors import BindingError, RecipeError, VtpruneError, bulleted, did_you_mean
+
+EVERY = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_each_is_a_vtprune_error_and_says_what_it_means(kind):
+    assert issubclass(kind, VtpruneError)
+    assert kind.__doc__
+
+
+def test_problems_are_all_shown_and_kept():
+    error = RecipeError(["first", "second"], "my.yaml")
+    assert error.problems == ("first", "second")
+    assert str(error) == "my.yaml is not valid (2 problems):\n  - first\n  - second"
+
+
+def test_a_single_problem_is_not_counted():
+    assert bulleted("bad", ["only"]) == "bad:\n  - only"
+
+
+def test_a_binding_error_names_recipe_and_model():
+    error = BindingError(["no attention"], "fastv", "LlavaForConditionalGeneration")
+    assert str(error).startswith("recipe 'fastv' cannot be bound to LlavaForConditionalGeneration:")
+    assert error.problems == ("no attention",)
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "clause"),
+    [
+        ("atention", ["attention", "random"], " Did you mean 'attention'? Known: attention, random."),
+        ("top", ["top_k", "top_p"], " Did you mean 'top_k' or 'top_p'? Known: top_k, top_p."),
+        ("zzz", ["b", "a"], " Known: a, b."),
+        ("zzz", [], " Known: none."),
+    ],
+)
+def test_did_you_mean(name, known, clause):
+    hint, expected = did_you_mean(name, known), clause
+    assert sorted(hint) == sorted(expected) if "or" in clause else hint == expected
