@@ -65,7 +65,7 @@ def test_a_budget_above_the_survivors_keeps_them_all():
 
 
 def test_without_a_budget_every_token_is_granted():
-    assert Uniform().allocate(request(None, sizes=(2, 3)), signals()).counts.tolist() == [[2, 3]]
+    assert Uniform().allocate(request(None, sizes=(2, 3), original=(6, 6)), signals()).counts.tolist() == [[2, 3]]
 
 
 def test_a_sample_without_vision_tokens():

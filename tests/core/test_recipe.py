@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from importlib.resources import files
 
 import pytest
 import yaml
@@ -66,7 +67,7 @@ class TestShipped:
     @pytest.mark.parametrize("name", SHIPPED)
     def test_has_a_header_that_marks_its_sources(self, name):
         package, _, file = registry().entry("recipe", name).target.partition(":")
-        text = (__import__("importlib").resources.files(package) / file).read_text(encoding="utf-8")
+        text = files(package).joinpath(file).read_text(encoding="utf-8")
         header = text[: text.index("\nname:")]
         assert all(line.startswith("#") for line in header.splitlines())
         assert "Site:" in header
@@ -78,8 +79,6 @@ class TestShipped:
             assert "our choice" in header
 
     def test_unconfirmed_values_are_marked(self):
-        from importlib.resources import files
-
         assert "NOT confirmed" in files("vtprune.recipes").joinpath("plphp.yaml").read_text()
         assert "not found in public sources" in files("vtprune.recipes").joinpath("greedyprune.yaml").read_text()
 
@@ -161,6 +160,11 @@ class TestHash:
             {**recipe(), "name": "another", "description": "in other words", "paper": "none", "schema_version": 1},
         ]
         assert len({Recipe.parse(data).hash for data in same}) == 1
+
+    def test_the_order_inside_a_parameter_does_not_count(self):
+        (stage,) = TABLE["stages"]
+        turned = {**stage["allocator"], "table": dict(reversed(stage["allocator"]["table"].items()))}
+        assert Recipe.parse({"stages": [{**stage, "allocator": turned}]}).hash == Recipe.parse(TABLE).hash
 
     def test_is_a_sha256(self):
         digest = Recipe.parse(recipe()).hash

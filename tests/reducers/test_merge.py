@@ -18,10 +18,11 @@ def one(features: list[list[float]], keep: str, sizes: list[float] | None = None
     return points, mask, torch.ones(mask.shape) if sizes is None else torch.tensor([sizes])
 
 
-def test_the_rest_is_averaged_into_the_nearest_by_direction_not_by_distance():
-    features, keep, sizes = one([[1.0, 0.0], [0.0, 1.0], [8.0, 2.0], [0.0, 3.0]], "xx..")
+def test_the_rest_is_averaged_into_the_nearest_by_direction():
+    # token 2 is nearer to token 1 by distance and by dot product
+    features, keep, sizes = one([[1.0, 0.0], [10.0, 10.0], [30.0, 10.0], [1.0, 1.0]], "xx..")
     merged = Merge().merge(features, keep, sizes)
-    assert merged.features[0, :2].tolist() == [[4.5, 1.0], [0.0, 2.0]]
+    assert merged.features[0, :2].tolist() == [[15.5, 5.0], [5.5, 5.5]]
     assert merged.sizes[0, :2].tolist() == [2, 2]
 
 
@@ -55,22 +56,24 @@ def test_keeping_all_or_none_changes_no_bit(merge, dtype, kept):
 
 @BOTH
 def test_a_kept_token_that_receives_nothing_stays_bit_for_bit(merge):
-    features, keep, _ = one([[0.1, 0.7], [-0.3, 0.2], [-0.4, 0.2]], "xx.")
-    sizes = torch.tensor([[0.7, 1.0, 1.0]])
-    merged = merge.merge(features, keep, sizes)
-    assert torch.equal(merged.features[0, 0], features[0, 0])
-    assert not torch.equal(merged.features[0, 1], features[0, 1])
+    features = torch.randn(1, 200, 7, generator=torch.Generator().manual_seed(0))
+    features[0, 199] = features[0, 0]
+    sizes = torch.full((1, 200), 0.7)
+    merged = merge.merge(features, (torch.arange(200) < 199)[None], sizes)
+    assert torch.equal(merged.features[0, 1:199], features[0, 1:199])
+    assert merged.sizes[0, 0].item() == pytest.approx(1.4)
 
 
 @BOTH
 def test_low_precision_is_summed_in_float32(merge):
-    # in bfloat16 a running sum of ones sticks at 256, and 1 + 1/256 is 1
-    features = torch.ones(1, 600, 1, dtype=torch.bfloat16)
-    merged = merge.merge(features, (torch.arange(600) == 0)[None], torch.ones(1, 600))
+    # bfloat16 holds neither the sum, 259, nor the number of tokens, 257
+    features = torch.full((1, 257, 1), 1 + 2**-7, dtype=torch.bfloat16)
+    features[0, 0] = 1
+    merged = merge.merge(features, (torch.arange(257) == 0)[None], torch.ones(1, 257))
     assert merged.features.dtype == torch.bfloat16
-    assert merged.features[0, 0].item() == 1
+    assert merged.features[0, 0].item() == 1 + 2**-7
     assert merged.sizes.dtype == torch.float32
-    assert merged.sizes[0, 0].item() == 600
+    assert merged.sizes[0, 0].item() == 257
 
 
 @BOTH

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vtprune.cli.console import CliError
+from vtprune.core.errors import VtpruneError
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,9 @@ def load_model(name: str | None, dtype: str, device: torch.device, attn: str | N
             _set_attention(model, attn)
         model.to(device=device, dtype=None if dtype == "auto" else getattr(torch, dtype))
         return model, processor
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    from vtprune.core.adapter import find_adapter
 
     local = Path(name).expanduser()
     if name.startswith((".", "/", "~")) and not local.is_dir():
@@ -54,9 +57,13 @@ def load_model(name: str | None, dtype: str, device: torch.device, attn: str | N
     where = str(local) if local.is_dir() else name
     options = {} if attn is None else {"attn_implementation": attn}
     try:
+        if architectures := AutoConfig.from_pretrained(where).architectures:
+            find_adapter(architectures)  # before gigabytes are fetched
         processor = AutoProcessor.from_pretrained(where)
         model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype, **options)
         return model.to(device).eval(), processor
+    except VtpruneError:
+        raise
     except Exception as error:
         causes = (
             "the directory holds no complete checkpoint with its processor, or not of an image-text-to-text model"

@@ -102,17 +102,19 @@ class Parts:
         return {kind: token for kind, token in ids.items() if token is not None}
 
 
-def find_adapter(model: nn.Module) -> Adapter:
-    """The adapter of ``model``'s class (or of a class it derives from); raises UnsupportedModelError listing what is
-    supported."""
+def find_adapter(class_names: Sequence[str]) -> Adapter:
+    """The adapter of the first known model class; raises UnsupportedModelError listing what is supported.
+
+    class_names: a model's class and its ancestors, or the ``architectures`` of a config.
+    """
     known: dict[str, Adapter] = {}
     for name in registry().names("adapter"):
         adapter = registry().load("adapter", name)
         known.update(dict.fromkeys(adapter.architectures, adapter))
-    for ancestor in type(model).__mro__:
-        if ancestor.__name__ in known:
-            return known[ancestor.__name__]
-    seen = type(model).__name__
+    for name in class_names:
+        if name in known:
+            return known[name]
+    seen = class_names[0]
     raise UnsupportedModelError(
         f"no adapter for model class {seen}.{did_you_mean(seen, known)} To support a new family, write an adapter (a "
         f"declarative map of about 60 lines) and register it through the 'vtprune' entry point; see docs/adapters.md. "
@@ -122,7 +124,7 @@ def find_adapter(model: nn.Module) -> Adapter:
 
 def locate(model: nn.Module) -> Parts:
     """Find the modules of ``model``; raises UnsupportedModelError if its adapter's paths do not fit."""
-    adapter = find_adapter(model)
+    adapter = find_adapter([ancestor.__name__ for ancestor in type(model).__mro__])
     base: nn.Module = model.base_model  # type: ignore[assignment]
     try:
         language_model = attrgetter(adapter.language_model)(base)

@@ -35,6 +35,7 @@ class PrunedLayer(DynamicLayer):
         self.is_sliding = sliding_window is not None
         self.is_croppable = not self.is_sliding
         self.detached = False
+        self.record_past = False
         self._clear()
 
     def _clear(self) -> None:
@@ -146,9 +147,15 @@ class PrunedLayer(DynamicLayer):
         self.cumulative_length += logical
         keys, values = self._rectangle()
         if self.sliding_window is not None and self.untouched:
-            self.keys = self.keys[:, :, -self.sliding_window + 1 :]
-            self.values = self.values[:, :, -self.sliding_window + 1 :]
+            if self.record_past:
+                seen = self.sliding_window - 1 + new
+                return keys[:, :, -seen:], values[:, :, -seen:]
+            self._forget_before_window()
         return keys, values
+
+    def activate_past_recording(self) -> None:
+        """Keep what slides out of the window until the next `crop`, which may take tokens back (assisted generation)."""
+        self.record_past = True
 
     def get_seq_length(self) -> int:
         """Logical length."""
@@ -171,6 +178,8 @@ class PrunedLayer(DynamicLayer):
     def reset(self) -> None:
         """Forget everything."""
         super().reset()
+        self.keys = self.values = None  # type: ignore[assignment]
+        self.is_initialized = False
         self._clear()
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -188,22 +197,33 @@ class PrunedLayer(DynamicLayer):
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the last tokens. transformers up to 5.17 passes the length to keep instead of a negative count."""
         count = int(tokens_to_remove)
-        if count == 0 or not self.is_initialized:
+        if not self.is_initialized:
             return
         limit = count if count > 0 else self.cumulative_length + count
-        if limit >= self.cumulative_length:
-            return
-        removed = self.cumulative_length - limit
+        removed = max(self.cumulative_length - limit, 0)
         if self.untouched:
-            self.keys, self.values = self.keys[:, :, :-removed], self.values[:, :, :-removed]
-        else:
+            if removed and self.offset and not self.record_past:
+                raise RuntimeError(
+                    f"{removed} tokens cannot be taken back: the layer has forgotten what lies before its window of "
+                    f"{self.sliding_window}; call activate_past_recording() on the cache first"
+                )
+            kept = self.keys.shape[-2] - removed
+            self.keys, self.values = self.keys[:, :, :kept], self.values[:, :, :kept]
+            if self.sliding_window is not None:
+                self._forget_before_window()
+        elif removed:
             batch, heads = self._rows()
             slots = self.slots(batch, self.keys.device)
             keep = slots.positions < limit
             self.evict(keep if slots.per_head else keep[:, None].expand(batch, heads, -1))
-        self.cumulative_length = limit
+        self.cumulative_length -= removed
 
     # -- internals ----------------------------------------------------------------------------------------------------
+
+    def _forget_before_window(self) -> None:
+        assert self.sliding_window is not None
+        start = max(self.keys.shape[-2] - self.sliding_window + 1, 0)
+        self.keys, self.values = self.keys[:, :, start:], self.values[:, :, start:]
 
     def _rows(self) -> tuple[int, int]:
         if self.packed is not None:
@@ -269,6 +289,7 @@ def adopt(cache: Any, depth: int) -> None:
 
 def _converted(layer: Any) -> PrunedLayer:
     pruned = PrunedLayer(getattr(layer, "sliding_window", None))
+    pruned.record_past = getattr(layer, "record_past", False)
     length = layer.get_seq_length()
     if length:
         pruned.lazy_initialization(layer.keys, layer.values)
@@ -289,5 +310,5 @@ def release(cache: DynamicCache) -> None:
             plain.lazy_initialization(layer.keys, layer.values)
             plain.keys, plain.values = layer.keys, layer.values
             if layer.sliding_window is not None:
-                plain.cumulative_length = layer.cumulative_length
+                plain.cumulative_length, plain.record_past = layer.cumulative_length, layer.record_past
         cache.layers[index] = plain

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
@@ -184,8 +184,3 @@ class Reducer(Component):
 
 
 COMPONENT_KINDS: Mapping[str, type[Component]] = {c.kind: c for c in (Scorer, Allocator, Selector, Reducer)}
-
-
-def parameters(component: Component) -> dict[str, Any]:
-    """The component's parameters as JSON-ready data."""
-    return component.model_dump(mode="json")

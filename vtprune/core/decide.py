@@ -72,7 +72,7 @@ def _target(bound: BoundStage, flow: Flow, context: Context, sample: int) -> Fra
         return None
     key = (bound.index, sample)
     if key not in flow.targets:
-        text = int(flow.real[sample].sum()) - flow.layouts[sample].vision
+        text = int(flow.prompt[sample].sum()) - flow.layouts[sample].vision
         entering = flow.cached[sample] if bound.is_kv else flow.entering[sample]
         programme = Programme(
             flow.layouts[sample].vision, text, tuple(entering), bound.layers, bound.is_kv, context.cost

@@ -12,13 +12,14 @@ Only this module and the ones it calls edit a model's tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from contextlib import ExitStack
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 from transformers.cache_utils import DynamicCache
 
 from vtprune.core.apply import Eviction, Site, Step, drop_hidden, plan_eviction
@@ -36,6 +37,8 @@ from vtprune.core.recorder import Recorder
 from vtprune.core.signals import Need
 from vtprune.core.vision import VisionLog
 
+Replay = tuple[Callable[[Tensor], Tensor], dict[str, Any]]
+
 
 class Engine:
     """One recipe at work on one model. `attach` puts the hooks on, `detach` takes them off; both may be repeated."""
@@ -52,7 +55,7 @@ class Engine:
         self._rotary: Tensor | None = None
         self._evictions: dict[int, Eviction | None] = {}
         self._caches: WeakSet[DynamicCache] = WeakSet()
-        self._replay: dict[int, tuple[Callable[[Tensor], Tensor], dict[str, Any]]] = {}
+        self._replay: MutableMapping[Tensor, dict[int, Replay]] = WeakIdKeyDictionary()
         self._flash = "flash" in implementation(parts.language_model.config)
         self._eager = implementation(parts.language_model.config) == "eager"
         self._hooks: ExitStack | None = None
@@ -140,7 +143,7 @@ class Engine:
                 f"there is nothing to prune; was the image left out of the processor's call, or its placeholder out of "
                 f"the text? Run text-only prompts outside vtprune.prune"
             )
-        if flow.prunable and cache is None and any(bound.is_kv for bound in self.plan.stages):
+        if flow.prunable and (cache is None or checkpointing) and any(bound.is_kv for bound in self.plan.stages):
             raise UnsupportedModeError(
                 "a .kv stage prunes the KV cache, but the model runs without one (use_cache=False, or gradient "
                 "checkpointing); enable the cache or use a stage at llm.layers[i]"
@@ -186,7 +189,6 @@ class Engine:
             flow = self._flow
             if flow is None:
                 return self._again(layer, args, kwargs)
-            self._replay.pop(layer, None)
             hidden = args[0] if args else kwargs["hidden_states"]
             if hidden.shape[1] != flow.width:
                 raise UnsupportedModeError(
@@ -207,16 +209,19 @@ class Engine:
             if not changed and not steps:
                 return None
             if module.training and getattr(module, "gradient_checkpointing", False):
-                self._replay[layer] = (lambda start: _replayed(start, steps), changed)
+                of_this_forward = self._replay.setdefault(kwargs["position_embeddings"][0], {})
+                of_this_forward[layer] = (lambda start: _replayed(start, steps), changed)
             return _with_hidden(args, {**kwargs, **changed}, hidden)
 
         return starts
 
     def _again(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Gradient checkpointing of transformers up to 5.17 runs a layer's hooks again during the backward pass."""
-        if layer not in self._replay:
+        """Gradient checkpointing of transformers up to 5.17 runs a layer's hooks again during the backward pass, with
+        the arguments of the forward it belongs to; their rotary embedding tells which one that was."""
+        replay = self._replay.get(kwargs["position_embeddings"][0], {})
+        if layer not in replay:
             return None
-        transform, changed = self._replay[layer]
+        transform, changed = replay[layer]
         hidden = transform(args[0] if args else kwargs["hidden_states"])
         return _with_hidden(args, {**kwargs, **changed}, hidden)
 

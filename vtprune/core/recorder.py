@@ -44,7 +44,7 @@ class Recorder:
         """A prompt with vision tokens came in. Only one of the ``copies`` of a sample (beams) is reported."""
         self._copies = copies
         samples = range(0, flow.batch, copies)
-        real = flow.real.sum(1).tolist()
+        prompt = flow.prompt.sum(1).tolist()
         vision = {"vision": vision_flops}
         self.reports.append(
             Report(
@@ -54,7 +54,7 @@ class Recorder:
                 depth=self.plan.parts.depth,
                 kv_heads=self.plan.parts.heads[1],
                 layouts=[flow.layouts[sample] for sample in samples],
-                text_tokens=[real[sample] - flow.layouts[sample].vision for sample in samples],
+                text_tokens=[prompt[sample] - flow.layouts[sample].vision for sample in samples],
                 events=[],
                 stage_seconds=[0.0] * len(self.plan.stages),
                 vision_tokens=[],

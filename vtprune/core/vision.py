@@ -47,6 +47,7 @@ class VisionLog:
         self.flops = 0
         self._used = False
         self._fresh: list[ImageRecord] = []
+        self._unprojected: list[ImageRecord] = []
         self._calls: dict[Need, list[Tensor]] = {}
 
     # -- hooks ---------------------------------------------------------------------------------------------------------
@@ -68,6 +69,7 @@ class VisionLog:
         images = self.parts.adapter.inputs(self.parts.model, args, kwargs)
         self._fresh = [ImageRecord(image) for image in images]
         self.records.extend(self._fresh)
+        self._unprojected = self._fresh
         self._calls = {need: [] for need in self.needs}
         windows = self.parts.adapter.windows(self.parts.model, images)
         patches = sum(windows[0]) if windows else 0
@@ -86,10 +88,13 @@ class VisionLog:
         self._calls = {}
 
     def projector_starts(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """Forward pre-hook of the projector; only registered when features are wanted."""
-        images = [record.image for record in self._fresh]
-        made = self.parts.adapter.features(self.parts.model, args[0].detach(), images)
-        for record, features in zip(self._fresh, made, strict=True):
+        """Forward pre-hook of the projector; only registered when features are wanted. Merged features that the engine
+        itself sends through the projector are not an image's."""
+        waiting, self._unprojected = self._unprojected, []
+        if not waiting:
+            return
+        made = self.parts.adapter.features(self.parts.model, args[0].detach(), [record.image for record in waiting])
+        for record, features in zip(waiting, made, strict=True):
             record.features = features
 
     def tap(self, wanted: Sequence[Need], cls_row: int | None) -> Any:

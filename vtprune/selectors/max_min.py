@@ -76,10 +76,10 @@ class _Spread(Objective):
         nearest = torch.empty_like(self.squares)
         for start, products in self.products.blocks():
             size = products.shape[-2]
-            squared = self.squares[:, start : start + size, None] + self.squares[:, None] - 2 * products
-            squared.diagonal(offset=start, dim1=-2, dim2=-1).fill_(torch.finfo(squared.dtype).max)
-            nearest[:, start : start + size] = squared.amin(-1)
-        return nearest
+            others = torch.sub(self.squares[:, None], products, alpha=2)
+            others.diagonal(offset=start, dim1=-2, dim2=-1).fill_(torch.finfo(others.dtype).max / 2)
+            nearest[:, start : start + size] = others.amin(-1)
+        return nearest + self.squares
 
     def _eccentricity(self) -> Tensor:
         """Squared distance to the mean token, up to a constant."""
