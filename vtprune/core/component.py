@@ -114,7 +114,7 @@ class Candidates:
 
     counts: int64 ``[row]`` on the CPU, 0 <= count <= vision, protected tokens included.
     scores: float32 ``[row, vision]`` without NaN, or None if the stage has no scorer.
-    features: float ``[row, vision, dim]`` if the selector asked for them (`Selector.features`), else None.
+    features: float ``[row, vision, dim]`` if the selector asked for them (`Selector.feature_source`), else None.
     protected: bool ``[row, vision]``; these tokens must be kept, and at most ``count`` of them are given.
     """
 

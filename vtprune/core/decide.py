@@ -61,8 +61,10 @@ def _segment_sizes(bound: BoundStage, flow: Flow, sample: int) -> tuple[tuple[in
     layout, alive = flow.layouts[sample], flow.alive[sample]
     if bound.stage.scope == "joint" or not layout.segments:
         return (len(alive),), (layout.vision,)
-    sizes = tuple(int(((alive >= s.start) & (alive < s.stop)).sum()) for s in layout.segments)
-    return sizes, tuple(len(segment) for segment in layout.segments)
+    original = tuple(len(segment) for segment in layout.segments)
+    if len(alive) == layout.vision:
+        return original, original
+    return tuple(int(((alive >= s.start) & (alive < s.stop)).sum()) for s in layout.segments), original
 
 
 def _target(bound: BoundStage, flow: Flow, context: Context, sample: int) -> Fraction | None:
@@ -216,23 +218,28 @@ def _rows(tensor: Tensor, heads: int, window: slice, trailing: int = 0) -> Tenso
     return tensor.flatten(0, 1)[:, window]
 
 
+def _name(bound: BoundStage, kind: str) -> str:
+    """A component as errors call it."""
+    return f"stages[{bound.index}]: {kind} {build_name(kind, getattr(bound.stage, kind))!r}"
+
+
 def _scores(bound: BoundStage, signals: Signals, kv_heads: int | None) -> Tensor:
     scorer = bound.stage.scorer
     assert scorer is not None
-    name = f"stages[{bound.index}]: scorer {build_name('scorer', scorer)!r}"
     scores = scorer.score(signals)
     shape: tuple[int, ...] = (signals.batch, signals.vision)
     axes = "[batch, vision]"
     if scorer.granularity == "head":
         shape, axes = (signals.batch, kv_heads or 0, signals.vision), "[batch, kv_head, vision]"
     if tuple(scores.shape) != shape:
+        name = _name(bound, "scorer")
         raise ComponentError(f"{name} returned shape {list(scores.shape)}, expected {axes} = {list(shape)}")
     scores = scores.float()
     if bool(scores.isnan().any()):
         bad = int(scores.isnan().sum())
         raise ComponentError(
-            f"{name} returned NaN for {bad} of {scores.numel()} scores; the likely cause is a division by zero or a "
-            f"non-finite activation in the model (float16 overflow?)"
+            f"{_name(bound, 'scorer')} returned NaN for {bad} of {scores.numel()} scores; the likely cause is a "
+            f"division by zero or a non-finite activation in the model (float16 overflow?)"
         )
     return scores.detach()
 
@@ -251,16 +258,18 @@ def _features(bound: BoundStage, signals: Signals) -> Tensor | None:
 def _checked_counts(
     bound: BoundStage, counts: Tensor, batch: int, sizes: tuple[int, ...], kv_heads: int | None
 ) -> Tensor:
-    name = f"stages[{bound.index}]: allocator {build_name('allocator', bound.stage.allocator)!r}"
     shapes = [(batch, len(sizes))] + ([(batch, kv_heads, len(sizes))] if kv_heads else [])
     if tuple(counts.shape) not in shapes or counts.is_floating_point():
         expected = " or ".join(str(list(shape)) for shape in shapes)
         raise ComponentError(
-            f"{name} returned {counts.dtype} counts of shape {list(counts.shape)}, expected integers {expected}"
+            f"{_name(bound, 'allocator')} returned {counts.dtype} counts of shape {list(counts.shape)}, expected "
+            f"integers {expected}"
         )
     counts = counts.cpu()
     if bool(((counts < 0) | (counts > torch.tensor(sizes))).any()):
-        raise ComponentError(f"{name} returned counts {counts.tolist()} outside 0 to the segment sizes {list(sizes)}")
+        raise ComponentError(
+            f"{_name(bound, 'allocator')} returned counts {counts.tolist()} outside 0 to the segment sizes {list(sizes)}"
+        )
     return counts
 
 
@@ -284,7 +293,6 @@ def _select(
 ) -> Tensor:
     """One segment: bool ``[row, vision]``, checked."""
     selector = bound.stage.selector
-    name = f"stages[{bound.index}]: selector {build_name('selector', selector)!r}"
     needed = protected.sum(-1).cpu()
     if bool((needed > counts).any()):
         raise BudgetError(
@@ -294,14 +302,16 @@ def _select(
     keep = selector.select(Candidates(counts, size, scores, features, protected))
     if keep.dtype != torch.bool or tuple(keep.shape) != tuple(protected.shape):
         raise ComponentError(
-            f"{name} returned {keep.dtype} of shape {list(keep.shape)}, expected bool [row, vision] = "
+            f"{_name(bound, 'selector')} returned {keep.dtype} of shape {list(keep.shape)}, expected bool [row, vision] = "
             f"{list(protected.shape)}"
         )
     if bool((protected & ~keep).any()):
-        raise ComponentError(f"{name} gave up a protected token")
+        raise ComponentError(f"{_name(bound, 'selector')} gave up a protected token")
     realised = keep.sum(-1).cpu()
     wrong = realised != counts if selector.count_is_exact else realised > counts
     if bool(wrong.any()):
         row = int(wrong.int().argmax())
-        raise ComponentError(f"{name} kept {int(realised[row])} tokens where {int(counts[row])} were allocated")
+        raise ComponentError(
+            f"{_name(bound, 'selector')} kept {int(realised[row])} tokens where {int(counts[row])} were allocated"
+        )
     return keep

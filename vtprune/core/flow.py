@@ -73,6 +73,7 @@ class Flow:
     frames: dict[int, Frame] = field(default_factory=dict)
     drafts: int = 0  # tokens after the prompt that assisted generation proposes
     targets: dict[tuple[int, int], Fraction | None] = field(default_factory=dict)
+    _rows: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @property
     def prunable(self) -> bool:
@@ -142,6 +143,11 @@ class Flow:
 
     def rows(self, query: str) -> tuple[Tensor, Tensor]:
         """Compact row indices and weights ``[batch, row]`` of a query; weights of a sample sum to 1."""
+        if query not in self._rows:
+            self._rows[query] = self._find_rows(query)
+        return self._rows[query]
+
+    def _find_rows(self, query: str) -> tuple[Tensor, Tensor]:
         mask = self.text_mask(query)
         if query == "last":
             row = mask.to(torch.int8).argmax(1, keepdim=True)
@@ -177,6 +183,7 @@ class Flow:
             columns[sample, :fill], index[sample, :fill] = columns[sample, -1], index[sample, -1]
             valid[sample, fill:] = True
         self.survivors, self.alive = after, kept
+        self._rows.clear()
         self.index, self.valid = index.to(self.device), valid.to(self.device)
         self.all_valid = bool(valid.all())
         columns = columns.to(self.device)

@@ -120,6 +120,8 @@ def new_flow(prompt: Prompt, vision: VisionLog, embeddings: Tensor, past: int) -
     device = embeddings.device
     shape = (batch, length)
     nothing = torch.zeros(shape, dtype=torch.bool, device=device)
+    if length == 1:
+        return Flow(batch, length, past, device, nothing, ~nothing, ~nothing)
     order = torch.arange(past, past + length, device=device)
     in_prompt = order < prompt.end(past + length)
     # Drafts copied from the prompt may hold placeholders; they stand for no image.
@@ -131,7 +133,7 @@ def new_flow(prompt: Prompt, vision: VisionLog, embeddings: Tensor, past: int) -
     if prompt.padding is not None and prompt.padding.shape[1] >= length:
         real = prompt.padding[:, -length:].to(device)
     flow = Flow(batch, length, past, device, is_vision, real, real & in_prompt)
-    if length == 1 or not kinds or not bool(is_vision.any()):
+    if not kinds or not bool(is_vision.any()):
         return flow
     host = is_vision.cpu()
     positions = [row.nonzero().squeeze(-1) for row in host]

@@ -45,6 +45,7 @@ class VisionLog:
         self.parts, self.needs, self.wants_features = parts, needs, features
         self.records: list[ImageRecord] = []
         self.flops = 0
+        self._flops: dict[tuple[int, tuple[tuple[int, ...], ...]], int] = {}
         self._used = False
         self._fresh: list[ImageRecord] = []
         self._unprojected: list[ImageRecord] = []
@@ -72,10 +73,13 @@ class VisionLog:
         self._unprojected = self._fresh
         self._calls = {need: [] for need in self.needs}
         windows = self.parts.adapter.windows(self.parts.model, images)
-        patches = sum(windows[0]) if windows else 0
-        self.flops += vision_flops(module, self.parts.vision_layers, patches, windows, exclude=(self.parts.projector,))
         units = sum(image.tokens for image in images)
-        self.flops += units * module_flops_per_token(self.parts.projector)
+        shape = (units, tuple(map(tuple, windows)))
+        if shape not in self._flops:
+            patches = sum(windows[0]) if windows else 0
+            tower = vision_flops(module, self.parts.vision_layers, patches, windows, exclude=(self.parts.projector,))
+            self._flops[shape] = tower + units * module_flops_per_token(self.parts.projector)
+        self.flops += self._flops[shape]
 
     def tower_ends(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Forward hook of the vision tower."""

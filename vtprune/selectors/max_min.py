@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vtprune.core.component import Candidates
 from vtprune.selectors.common import required_features
-from vtprune.selectors.greedy import TIE, GreedySelector, Objective
+from vtprune.selectors.greedy import ENTRIES, TIE, GreedySelector, Objective
 from vtprune.selectors.similarity import Products, finite_norms, unit_vectors
 
 
@@ -52,10 +52,11 @@ class _Spread(Objective):
         self.points = points
         self.squares = points.square().sum(-1)
         self.tolerance = TIE * self.squares.amax(-1, keepdim=True)
-        self.products = Products(points, int(candidates.counts.max()))
         self.distance: Tensor | None = None
         self.start = start
         self.seeded = bool(candidates.protected.any(-1)[candidates.counts > 0].all())
+        every_pair = start == "farthest_neighbour" and not self.seeded and candidates.vision**2 <= ENTRIES
+        self.products = Products(points, candidates.vision if every_pair else int(candidates.counts.max()))
 
     def gains(self, closed: Tensor) -> Tensor:
         """float32 ``[row, vision]``: squared distance to the nearest kept token, or how well a token starts."""
