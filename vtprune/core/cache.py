@@ -115,7 +115,8 @@ class PrunedLayer(DynamicLayer):
         fewest, most = map(int, lengths.aminmax())
         if fewest == most:
             shape = (batch, heads, most)
-            self.keys, self.values = flat_keys.view(*shape, -1), flat_values.view(*shape, -1)
+            self.keys = flat_keys.view(*shape, flat_keys.shape[-1])
+            self.values = flat_values.view(*shape, flat_values.shape[-1])
             kept = flat_positions.view(shape)
             self._known = Slots(kept, torch.ones_like(kept, dtype=torch.bool), True)
             return
@@ -154,7 +155,7 @@ class PrunedLayer(DynamicLayer):
         return keys, values
 
     def activate_past_recording(self) -> None:
-        """Keep what slides out of the window until the next `crop`, which may take tokens back (assisted generation)."""
+        """Keep what slides out of the window until the next `crop`, which may take tokens back (assisted decoding)."""
         self.record_past = True
 
     def get_seq_length(self) -> int:
@@ -239,6 +240,9 @@ class PrunedLayer(DynamicLayer):
 
     def _remember(self, key_states: Tensor, announced: tuple[Tensor, Tensor, bool, int]) -> None:
         positions, valid, all_valid, _ = announced
+        if self._known is None and not self.stored:
+            self._known = Slots(positions, valid, all_valid)
+            return
         batch, heads = key_states.shape[:2]
         before = self.slots(batch, key_states.device)
         if before.per_head:
@@ -252,11 +256,14 @@ class PrunedLayer(DynamicLayer):
     def _choose(self, choose: Callable[[Tensor], Tensor]) -> None:
         if not self.is_initialized or self.cumulative_length == 0:
             return
-        if self._known is not None:
-            self.slots(self._rows()[0], self.keys.device)
-            self._known = Slots(choose(self._known.positions), choose(self._known.valid), self._known.all_valid)
+        spare, before = 0, None if self._known is None else self.slots(self._rows()[0], self.keys.device)
         if self.packed is not None:
+            width = self.packed.width
             self.packed = self.packed.rows(choose)
+            spare = width - self.packed.width  # leading columns that only rows now gone had filled
+        if before is not None:
+            positions, valid = (choose(t)[..., spare:] for t in (before.positions, before.valid))
+            self._known = Slots(positions, valid, before.all_valid)
         self.keys, self.values = choose(self.keys), choose(self.values)
         if self.shift is not None:
             self.shift = choose(self.shift)

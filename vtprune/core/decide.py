@@ -268,7 +268,8 @@ def _checked_counts(
     counts = counts.cpu()
     if bool(((counts < 0) | (counts > torch.tensor(sizes))).any()):
         raise ComponentError(
-            f"{_name(bound, 'allocator')} returned counts {counts.tolist()} outside 0 to the segment sizes {list(sizes)}"
+            f"{_name(bound, 'allocator')} returned counts {counts.tolist()} outside 0 to the segment sizes "
+            f"{list(sizes)}"
         )
     return counts
 
@@ -302,8 +303,8 @@ def _select(
     keep = selector.select(Candidates(counts, size, scores, features, protected))
     if keep.dtype != torch.bool or tuple(keep.shape) != tuple(protected.shape):
         raise ComponentError(
-            f"{_name(bound, 'selector')} returned {keep.dtype} of shape {list(keep.shape)}, expected bool [row, vision] = "
-            f"{list(protected.shape)}"
+            f"{_name(bound, 'selector')} returned {keep.dtype} of shape {list(keep.shape)}, expected bool "
+            f"[row, vision] = {list(protected.shape)}"
         )
     if bool((protected & ~keep).any()):
         raise ComponentError(f"{_name(bound, 'selector')} gave up a protected token")
