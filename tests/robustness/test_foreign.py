@@ -10,7 +10,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import vtprune
 from tests.robustness.scenes import STAGES, logits, recipe, tokens, unchanged
-from tests.support.models import Tiny
+from tests.support.models import Tiny, tiny_llava
 
 
 @pytest.mark.parametrize("stages", STAGES)
@@ -116,3 +116,18 @@ def test_subclass_attributes_of_the_model_are_untouched(tiny: Tiny) -> None:
         tokens(tiny.model, tiny.make_inputs((1,)))
         assert type(tiny.model).generate is generate
     assert tiny.model.generate.__func__ is generate
+
+
+def test_a_generate_replaced_inside_the_context_is_left_alone():
+    tiny = tiny_llava()
+    model, inputs = tiny.model, tiny.make_inputs()
+
+    def mine(*args, **kwargs):
+        return "mine"
+
+    with vtprune.prune(model, "fastv"):
+        model.generate = mine
+    try:
+        assert model.generate(**inputs) == "mine"
+    finally:
+        del model.__dict__["generate"]

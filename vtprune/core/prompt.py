@@ -51,10 +51,11 @@ class Prompt:
         try:
             yield
         finally:
-            if before is None:
-                del model.__dict__["generate"]
-            else:
-                model.__dict__["generate"] = before
+            if model.__dict__.get("generate") is generate:  # somebody else's replacement is left alone
+                if before is None:
+                    del model.__dict__["generate"]
+                else:
+                    model.__dict__["generate"] = before
 
     def _size_of(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int] | None:
         config = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None) or model.generation_config
