@@ -1,7 +1,7 @@
 """Deciding what a stage keeps: score, allocate, select, and check that every component kept its contract.
 
 Samples whose survivors (and segments) are equally many form a bucket and are decided together; nothing a component sees
-is padded.
+is padded. Where everything is kept there is nothing to choose, and nothing is scored.
 """
 
 from __future__ import annotations
@@ -152,37 +152,73 @@ def _mean_unit(record: ImageRecord) -> Tensor:
 def _decide_bucket(bound: BoundStage, layer: int, flow: Flow, context: Context, samples: list[int]) -> list[Choice]:
     stage = bound.stage
     signals = _signals(bound, layer, flow, context, samples)
-    sizes, original = _segment_sizes(bound, flow, samples[0])
+    sizes, _ = _segment_sizes(bound, flow, samples[0])
     kv_heads = context.kv_heads if bound.is_kv else None
     if not signals.vision:
         empty = torch.ones(0, dtype=torch.bool, device=flow.device)
         return [Choice(empty, (0,)) for _ in samples]
-    scores = None if stage.scorer is None else _scores(bound, signals, kv_heads)
-    request = AllocationRequest(
-        target=_target(bound, flow, context, samples[0]),
-        sizes=sizes,
-        original=original,
-        layer=layer,
-        layers=bound.layers,
-        spans=Programme(0, 0, (0,) * len(context.cost.layers), bound.layers, bound.is_kv, context.cost).spans,
-        depth=len(context.cost.layers),
-        kv_heads=kv_heads,
-        budget=stage.budget,
-    )
-    if request.target is None and not stage.selector.needs_count and not stage.allocator.needs():
-        allocation = Allocation(torch.tensor(sizes).expand(len(samples), -1))
-    else:
-        allocation = stage.allocator.allocate(request, signals)
+    allocation = _allocation(bound, layer, flow, context, samples, signals)
     counts = _checked_counts(bound, allocation.counts, len(samples), sizes, kv_heads)
-    features = _features(bound, signals)
     per_head = kv_heads is not None and (
         counts.dim() == 3
-        or (scores is not None and scores.dim() == 3)
-        or (features is not None and features.dim() == 4)
+        or (stage.scorer is not None and stage.scorer.granularity == "head")
+        or stage.selector.feature_source in ("keys", "values")
     )
     heads = kv_heads if per_head and kv_heads is not None else 1
     if counts.dim() == 2:
         counts = counts[:, None].expand(-1, heads, -1)
+    if stage.selector.count_is_exact and bool((counts == torch.tensor(sizes)).all()):
+        keep = torch.ones(len(samples), heads, signals.vision, dtype=torch.bool, device=flow.device)
+    else:
+        keep = _choose(bound, flow, samples, signals, counts, sizes, heads)
+    requested = counts.sum(-1).tolist()
+    diagnostics = {name: values.tolist() for name, values in allocation.diagnostics.items()}
+    return [
+        Choice(
+            keep[i] if per_head else keep[i, 0],
+            tuple(requested[i]),
+            {name: values[i] for name, values in diagnostics.items()},
+        )
+        for i in range(len(samples))
+    ]
+
+
+def _allocation(
+    bound: BoundStage, layer: int, flow: Flow, context: Context, samples: list[int], signals: Signals
+) -> Allocation:
+    """How many tokens the samples of a bucket keep, as the stage's allocator says."""
+    stage = bound.stage
+    sizes, original = _segment_sizes(bound, flow, samples[0])
+    target = _target(bound, flow, context, samples[0])
+    if target is None and not stage.selector.needs_count and not stage.allocator.needs():
+        return Allocation(torch.tensor(sizes).expand(len(samples), -1))
+    depth = len(context.cost.layers)
+    request = AllocationRequest(
+        target=target,
+        sizes=sizes,
+        original=original,
+        layer=layer,
+        layers=bound.layers,
+        spans=Programme(0, 0, (0,) * depth, bound.layers, bound.is_kv, context.cost).spans,
+        depth=depth,
+        kv_heads=context.kv_heads if bound.is_kv else None,
+        budget=stage.budget,
+    )
+    return stage.allocator.allocate(request, signals)
+
+
+def _choose(
+    bound: BoundStage,
+    flow: Flow,
+    samples: list[int],
+    signals: Signals,
+    counts: Tensor,
+    sizes: tuple[int, ...],
+    heads: int,
+) -> Tensor:
+    """Score and select, segment by segment: bool ``[batch, head, vision]``. counts: ``[batch, head, segment]``."""
+    scores = None if bound.stage.scorer is None else _scores(bound, signals, heads)
+    features = _features(bound, signals)
     protected = _protected(bound, flow, samples)
     parts, start = [], 0
     for segment, size in enumerate(sizes):
@@ -198,17 +234,7 @@ def _decide_bucket(bound: BoundStage, layer: int, flow: Flow, context: Context, 
                 protected[:, window].repeat_interleave(heads, 0),
             )
         )
-    keep = torch.cat(parts, dim=-1).view(len(samples), heads, -1)
-    requested = counts.sum(-1).tolist()
-    diagnostics = {name: values.tolist() for name, values in allocation.diagnostics.items()}
-    return [
-        Choice(
-            keep[i] if per_head else keep[i, 0],
-            tuple(requested[i]),
-            {name: values[i] for name, values in diagnostics.items()},
-        )
-        for i in range(len(samples))
-    ]
+    return torch.cat(parts, dim=-1).view(len(samples), heads, -1)
 
 
 def _rows(tensor: Tensor, heads: int, window: slice, trailing: int = 0) -> Tensor:
@@ -223,14 +249,14 @@ def _name(bound: BoundStage, kind: str) -> str:
     return f"stages[{bound.index}]: {kind} {build_name(kind, getattr(bound.stage, kind))!r}"
 
 
-def _scores(bound: BoundStage, signals: Signals, kv_heads: int | None) -> Tensor:
+def _scores(bound: BoundStage, signals: Signals, kv_heads: int) -> Tensor:
     scorer = bound.stage.scorer
     assert scorer is not None
     scores = scorer.score(signals)
     shape: tuple[int, ...] = (signals.batch, signals.vision)
     axes = "[batch, vision]"
     if scorer.granularity == "head":
-        shape, axes = (signals.batch, kv_heads or 0, signals.vision), "[batch, kv_head, vision]"
+        shape, axes = (signals.batch, kv_heads, signals.vision), "[batch, kv_head, vision]"
     if tuple(scores.shape) != shape:
         name = _name(bound, "scorer")
         raise ComponentError(f"{name} returned shape {list(scores.shape)}, expected {axes} = {list(shape)}")

@@ -232,7 +232,7 @@ class Engine:
         touched = store is not None and not store.untouched
         changed: dict[str, Any] = {}
         if flow.index is not None:
-            changed["position_embeddings"] = tuple(flow.gather(t) for t in kwargs["position_embeddings"])
+            changed["position_embeddings"] = flow.embeddings(kwargs["position_embeddings"])
             if kwargs.get("position_ids") is not None:
                 # Layers get their rotary embedding ready-made; the ids only tell flash kernels about packed sequences,
                 # which any gap would look like.

@@ -74,6 +74,8 @@ class Flow:
     drafts: int = 0  # tokens after the prompt that assisted generation proposes
     targets: dict[tuple[int, int], Fraction | None] = field(default_factory=dict)
     _rows: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _queries: Queries | None = None
+    _embeddings: tuple[object, tuple[Tensor, ...]] | None = None
 
     @property
     def prunable(self) -> bool:
@@ -94,11 +96,19 @@ class Flow:
 
     def queries(self) -> Queries:
         """The compact problem's rows, for mask rewriting."""
-        index = self.index
-        if index is None:
-            index = torch.arange(self.length, device=self.device).expand(self.batch, -1)
-        valid = torch.ones_like(index, dtype=torch.bool) if self.valid is None else self.valid
-        return Queries(index, index + self.past, valid, self.all_valid, self.index is not None)
+        if self._queries is None:
+            index = self.index
+            if index is None:
+                index = torch.arange(self.length, device=self.device).expand(self.batch, -1)
+            valid = torch.ones_like(index, dtype=torch.bool) if self.valid is None else self.valid
+            self._queries = Queries(index, index + self.past, valid, self.all_valid, self.index is not None)
+        return self._queries
+
+    def embeddings(self, pair: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Rotary embeddings ``[batch|1, token, dim]`` of the survivors; every layer is given the same ``pair``."""
+        if self._embeddings is None or self._embeddings[0] is not pair:
+            self._embeddings = (pair, tuple(self.gather(tensor) for tensor in pair))
+        return self._embeddings[1]
 
     def gather(self, tensor: Tensor) -> Tensor:
         """The rows of ``[batch, token, ...]`` (or ``[1, token, ...]``) that are still there."""
@@ -184,6 +194,7 @@ class Flow:
             valid[sample, fill:] = True
         self.survivors, self.alive = after, kept
         self._rows.clear()
+        self._queries = self._embeddings = None
         self.index, self.valid = index.to(self.device), valid.to(self.device)
         self.all_valid = bool(valid.all())
         columns = columns.to(self.device)
