@@ -1,7 +1,7 @@
 """Deciding what a stage keeps: score, allocate, select, and check that every component kept its contract.
 
 Samples whose survivors (and segments) are equally many form a bucket and are decided together; nothing a component sees
-is padded. Where everything is kept there is nothing to choose, and nothing is scored.
+is padded. Where everything is kept there is nothing to select.
 """
 
 from __future__ import annotations
@@ -157,6 +157,7 @@ def _decide_bucket(bound: BoundStage, layer: int, flow: Flow, context: Context, 
     if not signals.vision:
         empty = torch.ones(0, dtype=torch.bool, device=flow.device)
         return [Choice(empty, (0,)) for _ in samples]
+    scores = None if stage.scorer is None else _scores(bound, signals, context.kv_heads)
     allocation = _allocation(bound, layer, flow, context, samples, signals)
     counts = _checked_counts(bound, allocation.counts, len(samples), sizes, kv_heads)
     per_head = kv_heads is not None and (
@@ -170,7 +171,7 @@ def _decide_bucket(bound: BoundStage, layer: int, flow: Flow, context: Context, 
     if stage.selector.count_is_exact and bool((counts == torch.tensor(sizes)).all()):
         keep = torch.ones(len(samples), heads, signals.vision, dtype=torch.bool, device=flow.device)
     else:
-        keep = _choose(bound, flow, samples, signals, counts, sizes, heads)
+        keep = _choose(bound, flow, samples, signals, scores, counts, sizes)
     requested = counts.sum(-1).tolist()
     diagnostics = {name: values.tolist() for name, values in allocation.diagnostics.items()}
     return [
@@ -212,12 +213,12 @@ def _choose(
     flow: Flow,
     samples: list[int],
     signals: Signals,
+    scores: Tensor | None,
     counts: Tensor,
     sizes: tuple[int, ...],
-    heads: int,
 ) -> Tensor:
-    """Score and select, segment by segment: bool ``[batch, head, vision]``. counts: ``[batch, head, segment]``."""
-    scores = None if bound.stage.scorer is None else _scores(bound, signals, heads)
+    """Select, segment by segment: bool ``[batch, head, vision]``. counts: ``[batch, head, segment]``."""
+    heads = counts.shape[1]
     features = _features(bound, signals)
     protected = _protected(bound, flow, samples)
     parts, start = [], 0
