@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from benchmarks.common import Took, finish, goal, paired, timed
-from vtprune.core.cache import PrunedLayer
-from vtprune.core.storage import compact, flat_index
+from vtprune.core.engine.cache import PrunedLayer
+from vtprune.core.engine.storage import compact, flat_index
 
 TEXT = 64
 

@@ -16,7 +16,7 @@ import torch
 
 import vtprune
 from benchmarks.common import Shape, Took, allocations, finish, goal, llava, paired, prompt, timed
-from vtprune.core.attention import attention_rows
+from vtprune.core.engine.attention import attention_rows
 
 READS_ATTENTION: dict[str, dict[str, Any]] = {
     "last row, drop at layer 2": {

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from tests.support.models import IMAGE, Tiny, tiny_llava, tiny_qwen2_5_vl
-from vtprune.core.cost import CostModel, LayerCost, module_flops_per_token, vision_flops
+from vtprune.core.engine.cost import CostModel, LayerCost, module_flops_per_token, vision_flops
 from vtprune.core.errors import UnsupportedModelError
 
 AGREEMENT = 0.001  # They agree exactly, but for the rotary angles, which some releases count.

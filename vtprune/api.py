@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from vtprune.core.engine import Engine
+from vtprune.core.engine.hooks import Engine
+from vtprune.core.engine.plan import bind
 from vtprune.core.errors import VtpruneError
-from vtprune.core.plan import bind
 from vtprune.core.plugins import registry
 from vtprune.core.recipe import Recipe
 from vtprune.core.registry import KINDS, Registration

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vtprune.core.attention import ROWS_AT_ONCE, attention_rows
+from vtprune.core.engine.attention import ROWS_AT_ONCE, attention_rows
 
 BATCH, HEADS, KV_HEADS, DIM = 2, 4, 2, 8
 

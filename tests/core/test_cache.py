@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticCache
 
-from vtprune.core.cache import PrunedLayer, adopt, release
+from vtprune.core.engine.cache import PrunedLayer, adopt, release
 from vtprune.core.errors import UnsupportedModeError
 
 HEADS, DIM = 2, 2

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vtprune.core.flow import Flow
+from vtprune.core.engine.flow import Flow
 from vtprune.core.layout import SampleLayout, Segment
 
 TEXT, VISION, PAD, DRAFT = "tvpd"

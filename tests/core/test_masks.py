@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vtprune.core.masks import Queries, Slots, rewrite
+from vtprune.core.engine.masks import Queries, Slots, rewrite
 
 MINIMUM = torch.finfo(torch.float32).min
 GROUPS = 2

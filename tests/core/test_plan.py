@@ -9,8 +9,8 @@ import pytest
 from tests.robustness.scenes import DROP, EVICT, INPUT_DROP, recipe
 from tests.support.models import tiny_llava, tiny_qwen2_5_vl
 from vtprune import Recipe
+from vtprune.core.engine.plan import Plan, bind, component_needs
 from vtprune.core.errors import BindingError
-from vtprune.core.plan import Plan, bind, component_needs
 from vtprune.core.signals import Need
 
 LAST = Need("attention", "last")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vtprune.core.storage import Packed, compact, flat_index
+from vtprune.core.engine.storage import Packed, compact, flat_index
 
 DIM = 3
 

@@ -22,7 +22,7 @@ from tests.robustness.scenes import (
     warm,
 )
 from tests.support.models import Tiny, tiny_llava, tiny_qwen2_5_vl
-from vtprune.core.engine import Engine
+from vtprune.core.engine.hooks import Engine
 from vtprune.core.errors import VtpruneError
 
 VISION = {

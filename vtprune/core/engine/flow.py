@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from vtprune.core.engine.masks import Queries
 from vtprune.core.layout import SampleLayout
-from vtprune.core.masks import Queries
 from vtprune.core.signals import Need
 
 if TYPE_CHECKING:
-    from vtprune.core.vision import ImageRecord
+    from vtprune.core.engine.vision import ImageRecord
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from vtprune.core.adapter import Parts, VisionInput
-from vtprune.core.attention import attention_rows, is_causal
-from vtprune.core.cost import module_flops_per_token, vision_flops
+from vtprune.core.engine.attention import attention_rows, is_causal
+from vtprune.core.engine.cost import module_flops_per_token, vision_flops
 from vtprune.core.errors import UnsupportedModeError
 from vtprune.core.layout import SampleLayout, Segment
 from vtprune.core.signals import Need

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vtprune.core.cost import CostModel
-from vtprune.core.decide import Choice
-from vtprune.core.flow import Flow
-from vtprune.core.plan import BoundStage, Plan
+from vtprune.core.engine.cost import CostModel
+from vtprune.core.engine.decide import Choice
+from vtprune.core.engine.flow import Flow
+from vtprune.core.engine.plan import BoundStage, Plan
 from vtprune.core.report import Event, Report
 
 PACKAGES = ("vtprune", "torch", "transformers")

@@ -14,7 +14,7 @@ from itertools import pairwise
 from torch import nn
 
 from vtprune.core.adapter import Parts, locate
-from vtprune.core.attention import check_implementation, implementation
+from vtprune.core.engine.attention import check_implementation, implementation
 from vtprune.core.errors import BindingError
 from vtprune.core.recipe import Recipe, Stage, build_name
 from vtprune.core.signals import Need

@@ -22,20 +22,20 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers.cache_utils import DynamicCache
 
-from vtprune.core.apply import Eviction, Site, Step, drop_hidden, plan_eviction
-from vtprune.core.attention import Tap, attention_rows, implementation, is_causal, probing, tapped
-from vtprune.core.cache import PrunedLayer, adopt, release
-from vtprune.core.cost import CostModel
-from vtprune.core.decide import Context
-from vtprune.core.drafts import attend
+from vtprune.core.engine.apply import Eviction, Site, Step, drop_hidden, plan_eviction
+from vtprune.core.engine.attention import Tap, attention_rows, implementation, is_causal, probing, tapped
+from vtprune.core.engine.cache import PrunedLayer, adopt, release
+from vtprune.core.engine.cost import CostModel
+from vtprune.core.engine.decide import Context
+from vtprune.core.engine.drafts import attend
+from vtprune.core.engine.flow import Flow
+from vtprune.core.engine.masks import Slots, rewrite
+from vtprune.core.engine.plan import BoundStage, Plan
+from vtprune.core.engine.prompt import Prompt, new_flow
+from vtprune.core.engine.recorder import Recorder
+from vtprune.core.engine.vision import VisionLog
 from vtprune.core.errors import NoVisionTokensError, UnsupportedModeError
-from vtprune.core.flow import Flow
-from vtprune.core.masks import Slots, rewrite
-from vtprune.core.plan import BoundStage, Plan
-from vtprune.core.prompt import Prompt, new_flow
-from vtprune.core.recorder import Recorder
 from vtprune.core.signals import Need
-from vtprune.core.vision import VisionLog
 
 Replay = tuple[Callable[[Tensor], Tensor], dict[str, Any]]
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from vtprune.core.engine.masks import Slots
+from vtprune.core.engine.storage import Packed, compact, flat_index
 from vtprune.core.errors import UnsupportedModeError
-from vtprune.core.masks import Slots
-from vtprune.core.storage import Packed, compact, flat_index
 
 
 class PrunedLayer(DynamicLayer):

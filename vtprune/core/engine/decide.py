@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from vtprune.core.component import Allocation, AllocationRequest, Candidates
-from vtprune.core.cost import CostModel
+from vtprune.core.engine.cost import CostModel
+from vtprune.core.engine.flow import Flow
+from vtprune.core.engine.plan import LANGUAGE, BoundStage
+from vtprune.core.engine.vision import ImageRecord
 from vtprune.core.errors import BudgetError, ComponentError
-from vtprune.core.flow import Flow
-from vtprune.core.plan import LANGUAGE, BoundStage
 from vtprune.core.recipe import build_name
 from vtprune.core.signals import Need, Signals
 from vtprune.core.target import Programme, resolve
-from vtprune.core.vision import ImageRecord
 
 
 @dataclass

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from vtprune.core.adapter import Parts
 from vtprune.core.component import Reducer
-from vtprune.core.decide import Choice, Context, decide
+from vtprune.core.engine.decide import Choice, Context, decide
+from vtprune.core.engine.flow import Flow
+from vtprune.core.engine.plan import BoundStage
+from vtprune.core.engine.recorder import Recorder
 from vtprune.core.errors import UnsupportedModeError
-from vtprune.core.flow import Flow
-from vtprune.core.plan import BoundStage
-from vtprune.core.recorder import Recorder
 
 Step = Callable[[Tensor], Tensor]
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from vtprune.core.adapter import Parts
+from vtprune.core.engine.flow import Flow
+from vtprune.core.engine.vision import VisionLog, layout_of
 from vtprune.core.errors import UnsupportedModeError
-from vtprune.core.flow import Flow
-from vtprune.core.vision import VisionLog, layout_of
 
 
 class Prompt:
