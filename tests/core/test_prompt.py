@@ -95,13 +95,14 @@ def test_vision_tokens_are_found_by_id_or_by_embedding(tiny: Tiny) -> None:
     prompt, inputs = prompt_of(tiny), tiny.make_inputs((1, 2))
     ids = inputs["input_ids"]
     prompt.base_starts(tiny.model.base_model, (), {"input_ids": ids, "attention_mask": inputs["attention_mask"]})
-    by_id = prompt.modality
+    by_id, nothing = prompt.modalities(), torch.zeros_like(ids, dtype=torch.bool)
     assert torch.equal(by_id["image"], ids == IMAGE)
-    assert torch.equal(prompt.padding, inputs["attention_mask"].bool())
+    assert torch.equal(prompt.real(nothing), inputs["attention_mask"].bool())
     prompt.base_starts(tiny.model.base_model, (), {"inputs_embeds": tiny.model.get_input_embeddings()(ids)})
-    assert by_id.keys() == prompt.modality.keys()
-    assert all(torch.equal(by_id[kind], prompt.modality[kind]) for kind in by_id)
-    assert prompt.padding is None
+    by_embedding = prompt.modalities()
+    assert by_id.keys() == by_embedding.keys()
+    assert all(torch.equal(by_id[kind], by_embedding[kind]) for kind in by_id)
+    assert prompt.real(nothing).all()
     assert ("video" in by_id) is tiny.name.startswith("qwen")
 
 

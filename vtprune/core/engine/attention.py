@@ -77,16 +77,12 @@ def _probing(name: str) -> Callable[..., Any]:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        target = _Disguise(module, name) if "flash" in name else module
-
-        def kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Any:
-            return _native(name, module)(target, query, key, value, mask, *args, **kwargs)
-
+        target, native = _Disguise(module, name) if "flash" in name else module, _native(name, module)
         tap: Tap | None = module.__dict__.get(TAP)
         instead = None if tap is None else tap(module, query, key, value, attention_mask, kwargs)
         if instead is not None:
-            return instead(kernel)
-        return kernel(query, key, value, attention_mask)
+            return instead(lambda query, key, value, mask: native(target, query, key, value, mask, *args, **kwargs))
+        return native(target, query, key, value, attention_mask, *args, **kwargs)
 
     return vtprune_attention
 

@@ -71,6 +71,7 @@ class Flow:
     cached: list[list[int]] = field(default_factory=list)
     captured: dict[Need, Tensor] = field(default_factory=dict)
     frames: dict[int, Frame] = field(default_factory=dict)
+    undisturbed: bool = False  # nothing to rewrite in a layer that is given no mask
     drafts: int = 0  # tokens after the prompt that assisted generation proposes
     targets: dict[tuple[int, int], Fraction | None] = field(default_factory=dict)
     _rows: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)

@@ -3,8 +3,8 @@
     base model pre-hook      which tokens are vision, padding, prompt
     language model pre-hook  cache layers adopted, a `Flow` opened
     decoder layer pre-hook   stages that drop here; hidden states, rotary embeddings and mask rewritten for the rest
-    attention probe          the queries, keys and attention rows that later stages asked for
-    self-attention hook      stages that evict from this layer's cache
+    attention probe          the queries, keys and attention rows that stages asked for; stages that evict from this
+                             layer's cache
     language model hook      output scattered back to its usual shape, costs and cache sizes noted, the flow closed
 
 Only this module and the ones it calls edit a model's tensors.
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers.cache_utils import DynamicCache
 
-from vtprune.core.engine.apply import Eviction, Site, Step, drop_hidden, plan_eviction
+from vtprune.core.engine.apply import Site, Step, drop_hidden, plan_eviction
 from vtprune.core.engine.attention import Tap, attention_rows, implementation, is_causal, probing, tapped
 from vtprune.core.engine.cache import PrunedLayer, adopt, release
 from vtprune.core.engine.cost import CostModel
@@ -53,7 +53,6 @@ class Engine:
         self.recorder = Recorder(plan, self.cost)
         self._flow: Flow | None = None
         self._rotary: Tensor | None = None
-        self._evictions: dict[int, Eviction | None] = {}
         self._caches: WeakSet[DynamicCache] = WeakSet()
         self._replay: MutableMapping[Tensor, dict[int, Replay]] = WeakIdKeyDictionary()
         self._flash = "flash" in implementation(parts.language_model.config)
@@ -71,7 +70,7 @@ class Engine:
     def detach(self) -> None:
         """Remove exactly what `attach` registered, and release the caches it adopted."""
         hooks, self._hooks = self._hooks, None
-        self._flow, self._rotary, self._evictions = None, None, {}
+        self._flow, self._rotary = None, None
         self._replay.clear()
         for cache in list(self._caches):
             release(cache)
@@ -93,13 +92,12 @@ class Engine:
         keep(parts.base.register_forward_pre_hook(self.vision.base_starts, with_kwargs=True))
         keep(parts.language_model.register_forward_pre_hook(self._model_starts, with_kwargs=True))
         keep(parts.language_model.register_forward_hook(self._model_ends, with_kwargs=True, always_call=True))
-        keep(parts.language_model.rotary_emb.register_forward_pre_hook(self._rotary_starts, with_kwargs=True))
+        if any(bound.stage.positions == "reindex" for bound in self.plan.stages):
+            keep(parts.language_model.rotary_emb.register_forward_pre_hook(self._rotary_starts, with_kwargs=True))
         if parts.head is not None:
             keep(parts.head.register_forward_pre_hook(self._head_starts))
         for layer, module in enumerate(parts.layers):
             keep(module.register_forward_pre_hook(self._layer_hook(layer), with_kwargs=True))
-            if any(self.plan.at(layer, is_kv=True)):
-                keep(parts.attention[layer].register_forward_hook(self._eviction_hook(layer), with_kwargs=True))
         watched = {*self.plan.captures, *(layer for bound in self.plan.stages if bound.is_kv for layer in bound.layers)}
         for layer in sorted(watched):
             tap = self._tap(layer, self.plan.captures.get(layer, {}))
@@ -136,7 +134,8 @@ class Engine:
             self._caches.add(cache)
         past = 0 if cache is None else cache.get_seq_length()
         flow = new_flow(self.prompt, self.vision, embeddings, past)
-        self._flow, self._rotary, self._evictions = flow, None, {}
+        self._flow, self._rotary = flow, None
+        flow.undisturbed = not flow.prunable and cache is not None and _undisturbed(cache)
         if not flow.prunable and past == 0:
             raise NoVisionTokensError(
                 f"the prompt holds no vision token (placeholder ids {sorted(self.parts.placeholder_ids.values())}), so "
@@ -189,6 +188,8 @@ class Engine:
             flow = self._flow
             if flow is None:
                 return self._again(layer, args, kwargs)
+            if flow.undisturbed and kwargs.get("attention_mask") is None:
+                return None
             hidden = args[0] if args else kwargs["hidden_states"]
             if hidden.shape[1] != flow.width:
                 raise UnsupportedModeError(
@@ -203,8 +204,9 @@ class Engine:
                     with self.recorder.timed(bound.index):
                         hidden, more = drop_hidden(site, hidden, self._rotary, None if store is None else store.shift)
                     steps.extend(more)
-            self.recorder.layer(flow, layer, 0 if store is None else store.stored)
-            self._hidden = hidden
+            if flow.prunable:
+                self.recorder.layer(flow, layer, 0 if store is None else store.stored)
+                self._hidden, self._store = hidden, store
             changed = self._rewritten(layer, flow, hidden, store, kwargs)
             if not changed and not steps:
                 return None
@@ -313,41 +315,31 @@ class Engine:
                         sliding_window=kwargs.get("sliding_window") if self._flash else None,
                     )
                     flow.captured[need] = seen[..., -new:]
-            eviction = self._eviction(layer, flow) if flow.drafts else None
-            if eviction is None:
-                return None
-            keep, drafts = eviction.over(key.shape[2]), flow.drafts
-            return lambda kernel: attend(kernel, query, key, value, mask, keep, drafts)
-
-        return see
-
-    def _eviction_hook(self, layer: int) -> Callable[..., None]:
-        def ends(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            flow = self._flow
-            if flow is None or not flow.prunable:
-                return
-            store = _store(kwargs, layer)
-            assert store is not None
-            eviction = self._eviction(layer, flow)
-            if eviction is not None:
-                with self.recorder.timed(next(self.plan.at(layer, is_kv=True)).index):
-                    store.evict(eviction.over(store.stored))
-
-        return ends
-
-    def _eviction(self, layer: int, flow: Flow) -> Eviction | None:
-        """What the stage at a layer's cache decided; decided once per forward."""
-        if layer not in self._evictions:
-            self._evictions[layer] = None
             for bound in self.plan.at(layer, is_kv=True):
                 with self.recorder.timed(bound.index):
-                    site = self._site(bound, layer, flow, self._hidden)
-                    self._evictions[layer] = plan_eviction(site, self._flash)
-        return self._evictions[layer]
+                    eviction = plan_eviction(self._site(bound, layer, flow, self._hidden), self._flash)
+                    if eviction is None:
+                        return None
+                    assert self._store is not None
+                    # The kernel has been handed the full keys and values already: only later tokens miss what goes.
+                    self._store.evict(eviction.over(self._store.stored))
+                    keep, drafts = eviction.over(key.shape[2]), flow.drafts
+                if drafts:
+                    return lambda kernel: attend(kernel, query, key, value, mask, keep, drafts)
+            return None
+
+        return see
 
     def _site(self, bound: BoundStage, layer: int, flow: Flow, hidden: Tensor) -> Site:
         context = Context(hidden.detach(), lambda: self.prompt.seeds(flow), self.cost, self.parts.heads[1])
         return Site(bound, layer, flow, context, self.parts, self.recorder)
+
+
+def _undisturbed(cache: Any) -> bool:
+    """Whether a layer given no mask needs none: nothing was pruned, or what is left has neither gaps nor fillers."""
+    return all(
+        layer.untouched or (layer.all_valid and layer.shift is None and not layer.is_sliding) for layer in cache.layers
+    )
 
 
 def _store(kwargs: dict[str, Any], layer: int) -> PrunedLayer | None:

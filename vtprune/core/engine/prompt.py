@@ -27,8 +27,8 @@ class Prompt:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.token_ids: Tensor | None = None
-        self.padding: Tensor | None = None
-        self.modality: dict[str, Tensor] = {}
+        self._embeddings: Tensor | None = None
+        self._mask: Any = None
         self._generating: tuple[int, int] | None = None
 
     @contextmanager
@@ -87,19 +87,28 @@ class Prompt:
         return total if self._generating is None else min(total, self._generating[1])
 
     def base_starts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Forward pre-hook of the multimodal base model."""
-        ids = kwargs.get("input_ids", args[0] if args else None)
-        embeddings = kwargs.get("inputs_embeds")
-        self.token_ids, self.modality = ids, {}
+        """Forward pre-hook of the multimodal base model: takes note, and leaves the work to those who need it."""
+        self.token_ids = kwargs.get("input_ids", args[0] if args else None)
+        self._embeddings, self._mask = kwargs.get("inputs_embeds"), kwargs.get("attention_mask")
+
+    def modalities(self) -> dict[str, Tensor]:
+        """For each modality bool ``[batch, token]``: where its placeholders stand."""
+        found: dict[str, Tensor] = {}
         for kind, token in self.parts.placeholder_ids.items():
-            if ids is not None:
-                self.modality[kind] = ids == token
-            elif embeddings is not None:
+            if self.token_ids is not None:
+                found[kind] = self.token_ids == token
+            elif self._embeddings is not None:
                 table: Any = self.parts.model.get_input_embeddings()  # type: ignore[operator]
-                row = table(torch.tensor(token, device=embeddings.device))
-                self.modality[kind] = (embeddings == row).all(-1)
-        mask = kwargs.get("attention_mask")
-        self.padding = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
+                row = table(torch.tensor(token, device=self._embeddings.device))
+                found[kind] = (self._embeddings == row).all(-1)
+        return found
+
+    def real(self, nothing: Tensor) -> Tensor:
+        """bool like ``nothing``, ``[batch, token]``: which of the last tokens are not padding."""
+        mask, length = self._mask, nothing.shape[1]
+        if isinstance(mask, Tensor) and mask.dim() == 2 and mask.shape[1] >= length:
+            return mask[:, -length:].bool().to(nothing.device)
+        return ~nothing
 
     def seeds(self, flow: Flow) -> Tensor:
         """int64 ``[batch]`` on the CPU: a number from each sample's prompt tokens and pixels."""
@@ -122,25 +131,25 @@ def new_flow(prompt: Prompt, vision: VisionLog, embeddings: Tensor, past: int) -
     shape = (batch, length)
     nothing = torch.zeros(shape, dtype=torch.bool, device=device)
     if length == 1:
-        return Flow(batch, length, past, device, nothing, ~nothing, ~nothing)
+        everything = ~nothing
+        return Flow(batch, length, past, device, nothing, everything, everything)
     order = torch.arange(past, past + length, device=device)
     in_prompt = order < prompt.end(past + length)
     # Drafts copied from the prompt may hold placeholders; they stand for no image.
-    kinds = {kind: mask.to(device) & in_prompt for kind, mask in prompt.modality.items() if tuple(mask.shape) == shape}
+    modalities = prompt.modalities()
+    kinds = {kind: mask.to(device) & in_prompt for kind, mask in modalities.items() if tuple(mask.shape) == shape}
     is_vision = nothing
     for mask in kinds.values():
         is_vision = is_vision | mask
-    real = ~nothing
-    if prompt.padding is not None and prompt.padding.shape[1] >= length:
-        real = prompt.padding[:, -length:].to(device)
+    real = prompt.real(nothing)
     flow = Flow(batch, length, past, device, is_vision, real, real & in_prompt)
     if not kinds or not bool(is_vision.any()):
         return flow
     host = is_vision.cpu()
     positions = [row.nonzero().squeeze(-1) for row in host]
     names = _names({kind: mask.cpu() for kind, mask in kinds.items()}, positions)
-    records, modalities = vision.assign(names)
-    layouts = tuple(layout_of(*each) for each in zip(positions, records, modalities, strict=True))
+    records, of_each = vision.assign(names)
+    layouts = tuple(layout_of(*each) for each in zip(positions, records, of_each, strict=True))
     flow.start(layouts, records, prompt.parts.depth)
     return flow
 

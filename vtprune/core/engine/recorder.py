@@ -94,7 +94,8 @@ class Recorder:
             report.events.append(event)
 
     def layer(self, flow: Flow, layer: int, stored: int) -> None:
-        """A decoder layer is about to compute: ``flow.width`` queries on that many keys plus ``stored``."""
+        """A decoder layer is about to compute part of a prompt: ``flow.width`` queries on that many keys and
+        ``stored`` earlier ones."""
         if layer == 0:
             self._widths = []
         self._widths.append((flow.width, flow.width + stored))
@@ -106,11 +107,14 @@ class Recorder:
 
     def end(self, flow: Flow, cache: Any) -> None:
         """A forward of the language model ended."""
-        report = self.report
-        if report is None or len(self._widths) != len(self.cost.layers):
+        report, depth = self.report, len(self.cost.layers)
+        if report is None or (flow.prunable and len(self._widths) != depth):
             return
-        queries, keys = zip(*self._widths, strict=True)
-        depth = len(self._widths)
+        if flow.prunable:
+            queries, keys = zip(*self._widths, strict=True)
+        else:
+            queries = (flow.length,) * depth
+            keys = tuple(layer.stored for layer in cache.layers)
         done = flow.batch * self.cost.forward(queries, keys, logits=0)
         full = flow.batch * self.cost.forward([flow.length] * depth, [flow.past + flow.length] * depth, logits=0)
         self._part = "prefill" if flow.prunable else "decode"
