@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
@@ -76,14 +77,13 @@ class Reattention(Allocator):
         base = self._base(request)
         delta = _decimal(self.delta)
         more, less = min(Fraction(1), base + delta), max(Fraction(0), base - delta)
-        gamma = signals.attention(self.query).double().sum(-1).mean(-1).float().cpu()
-        above, below = (gamma >= self.alpha).tolist(), (gamma < self.beta).tolist()
-        rates = [more if high else less if low else base for high, low in zip(above, below, strict=True)]
+        gamma = signals.attention(self.query).sum(-1).mean(-1).cpu()
+        rates = [more if g >= self.alpha else less if g < self.beta else base for g in gamma.tolist()]
         images = list(zip(request.original, request.sizes, strict=True))
         counts = [[min(alive, max(1, self._round(rate * size))) for size, alive in images] for rate in rates]
         return Allocation(
             torch.tensor(counts, dtype=torch.int64).reshape(signals.batch, len(request.sizes)),
-            {"vision_attention": gamma.float(), "retention": torch.tensor([float(rate) for rate in rates])},
+            {"vision_attention": gamma, "retention": torch.tensor([float(rate) for rate in rates])},
         )
 
     def _base(self, request: AllocationRequest) -> Fraction:
@@ -99,6 +99,7 @@ class Reattention(Allocator):
         return math.floor(count) if self.rounding == "floor" else round_half_up(count)
 
 
+@cache
 def _decimal(value: float) -> Fraction:
     """The number as it was written, free of binary rounding."""
     return Fraction(repr(value))

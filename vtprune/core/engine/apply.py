@@ -38,7 +38,10 @@ def _kept(site: Site, choices: list[Choice]) -> list[tuple[Tensor, ...]]:
     for sample, choice in enumerate(choices):
         keep = choice.keep.cpu()
         rows = keep if keep.dim() == 2 else keep[None]
-        kept.append(tuple(alive[sample][row] for row in rows))
+        if bool(keep.all()):
+            kept.append((alive[sample],) * len(rows))
+        else:
+            kept.append(tuple(alive[sample][row] for row in rows))
     site.recorder.stage(site.bound, site.layer, choices, kept)
     return kept
 

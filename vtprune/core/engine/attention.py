@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
@@ -157,31 +156,35 @@ def attention_rows(
     """
     batch, heads, length, dim = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
-    total = torch.zeros(batch, heads, keys, dtype=torch.float32, device=query.device)
+    total: Tensor | None = None
     positions = torch.arange(keys, device=query.device)
     for row, weight in zip(rows.split(ROWS_AT_ONCE, 1), weights.split(ROWS_AT_ONCE, 1), strict=True):
         picked = query.gather(2, row[:, None, :, None].expand(-1, heads, -1, dim))
-        grouped = rearrange(picked, "batch (kv_head group) row dim -> batch kv_head (group row) dim", kv_head=kv_heads)
+        grouped = picked.reshape(batch, kv_heads, -1, dim)  # rows of a group's query heads beside one another
         scores = (grouped @ key.transpose(2, 3)) * (dim**-0.5 if scaling is None else scaling)
-        scores = rearrange(scores, "batch kv_head (group row) key -> batch (kv_head group) row key", row=row.shape[1])
+        scores = scores.view(batch, heads, row.shape[1], keys)
         if softcap is not None:
             scores = torch.tanh(scores / softcap) * softcap
         if mask is not None and mask.dim() == 4:
             chosen = mask.expand(batch, -1, -1, -1)
             chosen = chosen.gather(2, row[:, None, :, None].expand(-1, chosen.shape[1], -1, chosen.shape[3]))
             chosen = chosen[..., :keys]
-            hidden = ~chosen if chosen.dtype == torch.bool else None
-            scores = scores + chosen if hidden is None else scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
+            if chosen.dtype == torch.bool:
+                scores = scores.masked_fill(~chosen, torch.finfo(scores.dtype).min)
+            else:
+                scores = scores + chosen
         else:
             at = (row + keys - length)[:, None, :, None]
-            visible = positions <= at if causal else torch.ones_like(positions <= at)
+            hidden = positions > at if causal else torch.zeros_like(positions > at)
             if sliding_window is not None:
-                visible = visible & (positions > at - sliding_window)
+                hidden = hidden | (positions <= at - sliding_window)
             if mask is not None:
-                visible = visible & mask[:, None, None, :keys].bool()
-            scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+                hidden = hidden | ~mask[:, None, None, :keys].bool()
+            scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
         probabilities = scores.softmax(-1, dtype=torch.float32)
-        total += torch.einsum("bhrk,br->bhk", probabilities, weight)
+        part = (weight[:, None, None] @ probabilities).squeeze(2)
+        total = part if total is None else total + part
+    assert total is not None
     return total
 
 

@@ -131,6 +131,10 @@ class PrunedLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append and return everything stored, as ``[batch, kv_head, slot, dim]``."""
+        special = self.detached or self.is_sliding or self.packed is not None or self._announced is not None
+        if self.is_initialized and not special:
+            self.cumulative_length += key_states.shape[-2]
+            return super().update(key_states, value_states)
         if self.detached:
             raise UnsupportedModeError(
                 "this cache was pruned by vtprune and is used outside its context; continue inside `with "

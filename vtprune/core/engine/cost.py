@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import torch
@@ -73,6 +74,15 @@ class CostModel:
             kv_bytes = 2 * _head_dim(module) * dtype.itemsize
             layers.append(LayerCost(module_flops_per_token(layer), _pair_flops(module), kv_bytes, _kv_heads(module)))
         return cls(tuple(layers), 0 if head is None else module_flops_per_token(head))
+
+    @cached_property
+    def _sums(self) -> tuple[int, int]:
+        return sum(layer.linear for layer in self.layers), sum(layer.pair for layer in self.layers)
+
+    def even(self, queries: int, keys: int) -> int:
+        """FLOPs of one sample's pass in which every layer has equally many queries and keys; without the head."""
+        linear, pair = self._sums
+        return queries * (linear + keys * pair)
 
     def forward(self, queries: Sequence[int], keys: Sequence[int], logits: int) -> int:
         """FLOPs of one sample's pass through the language model, prefill or decoding step.

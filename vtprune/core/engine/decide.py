@@ -94,7 +94,8 @@ def _buckets(bound: BoundStage, layer: int, flow: Flow, context: Context) -> lis
 
 
 def _signals(bound: BoundStage, layer: int, flow: Flow, context: Context, samples: list[int]) -> Signals:
-    rows = torch.tensor(samples, device=flow.device)
+    whole = len(samples) == flow.batch
+    rows = slice(None) if whole else torch.tensor(samples, device=flow.device)
     alive = torch.stack([flow.alive[sample] for sample in samples]).to(flow.device)
 
     def of_hidden() -> Tensor:
@@ -104,8 +105,8 @@ def _signals(bound: BoundStage, layer: int, flow: Flow, context: Context, sample
     def of_images(read: Callable[[ImageRecord], Tensor], axis: int) -> Tensor:
         per_sample = []
         for sample in samples:
-            whole = torch.cat([read(record) for record in flow.records[sample]], dim=axis).to(flow.device)
-            per_sample.append(whole.index_select(axis, flow.alive[sample].to(flow.device)))
+            images = torch.cat([read(record) for record in flow.records[sample]], dim=axis).to(flow.device)
+            per_sample.append(images.index_select(axis, flow.alive[sample].to(flow.device)))
         return torch.stack(per_sample)
 
     def of_language(need: Need) -> Tensor:
@@ -293,7 +294,7 @@ def _checked_counts(
             f"integers {expected}"
         )
     counts = counts.cpu()
-    if bool(((counts < 0) | (counts > torch.tensor(sizes))).any()):
+    if any(not 0 <= count <= sizes[i % len(sizes)] for i, count in enumerate(counts.flatten().tolist())):
         raise ComponentError(
             f"{_name(bound, 'allocator')} returned counts {counts.tolist()} outside 0 to the segment sizes "
             f"{list(sizes)}"

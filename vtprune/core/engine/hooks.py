@@ -53,6 +53,8 @@ class Engine:
         self.recorder = Recorder(plan, self.cost)
         self._flow: Flow | None = None
         self._rotary: Tensor | None = None
+        self._hidden: Tensor | None = None
+        self._store: PrunedLayer | None = None
         self._caches: WeakSet[DynamicCache] = WeakSet()
         self._replay: MutableMapping[Tensor, dict[int, Replay]] = WeakIdKeyDictionary()
         self._flash = "flash" in implementation(parts.language_model.config)
@@ -160,6 +162,7 @@ class Engine:
 
     def _model_ends(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         flow, self._flow = self._flow, None
+        self._hidden = self._store = None
         if flow is None or output is None:
             return None
         self.recorder.end(flow, kwargs.get("past_key_values"))
@@ -316,11 +319,12 @@ class Engine:
                     )
                     flow.captured[need] = seen[..., -new:]
             for bound in self.plan.at(layer, is_kv=True):
+                assert self._hidden is not None
+                assert self._store is not None
                 with self.recorder.timed(bound.index):
                     eviction = plan_eviction(self._site(bound, layer, flow, self._hidden), self._flash)
                     if eviction is None:
                         return None
-                    assert self._store is not None
                     # The kernel has been handed the full keys and values already: only later tokens miss what goes.
                     self._store.evict(eviction.over(self._store.stored))
                     keep, drafts = eviction.over(key.shape[2]), flow.drafts

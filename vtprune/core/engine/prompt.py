@@ -124,15 +124,17 @@ class Prompt:
         return torch.tensor(numbers, dtype=torch.int64)
 
 
+_NO_VISION = torch.empty(0, dtype=torch.bool)  # stands in for masks that nobody reads when no vision token comes in
+
+
 def new_flow(prompt: Prompt, vision: VisionLog, embeddings: Tensor, past: int) -> Flow:
     """Open the state of one forward and hand out the images it brings."""
     batch, length = embeddings.shape[:2]
     device = embeddings.device
     shape = (batch, length)
-    nothing = torch.zeros(shape, dtype=torch.bool, device=device)
     if length == 1:
-        everything = ~nothing
-        return Flow(batch, length, past, device, nothing, everything, everything)
+        return Flow(batch, length, past, device, _NO_VISION, _NO_VISION, _NO_VISION)
+    nothing = torch.zeros(shape, dtype=torch.bool, device=device)
     order = torch.arange(past, past + length, device=device)
     in_prompt = order < prompt.end(past + length)
     # Drafts copied from the prompt may hold placeholders; they stand for no image.

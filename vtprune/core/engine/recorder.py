@@ -110,13 +110,13 @@ class Recorder:
         report, depth = self.report, len(self.cost.layers)
         if report is None or (flow.prunable and len(self._widths) != depth):
             return
+        done = full = flow.batch * self.cost.even(flow.length, flow.past + flow.length)
         if flow.prunable:
             queries, keys = zip(*self._widths, strict=True)
-        else:
-            queries = (flow.length,) * depth
-            keys = tuple(layer.stored for layer in cache.layers)
-        done = flow.batch * self.cost.forward(queries, keys, logits=0)
-        full = flow.batch * self.cost.forward([flow.length] * depth, [flow.past + flow.length] * depth, logits=0)
+            done = flow.batch * self.cost.forward(queries, keys, logits=0)
+        elif any(not layer.untouched for layer in cache.layers):
+            stored = [layer.stored for layer in cache.layers]
+            done = flow.batch * self.cost.forward([flow.length] * depth, stored, logits=0)
         self._part = "prefill" if flow.prunable else "decode"
         self._add(self._part, done, full)
         if not flow.prunable:
