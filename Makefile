@@ -6,7 +6,7 @@
 #   make test-oldest  the default suite on the oldest supported transformers, in .venv-oldest
 #   make lint         ruff and mypy
 #   make format       let ruff rewrite what it can
-#   make docs         write the generated part of docs/recipes.md anew
+#   make docs         write docs/components.md anew from the components
 #   make bench        the benchmarks
 #   make clean        remove the environments and everything that was made
 #

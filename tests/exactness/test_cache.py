@@ -22,7 +22,7 @@ from tests.exactness.helpers import (
     two_samples,
 )
 from tests.exactness.test_removal import RECIPES
-from tests.support.models import Inputs, vision_mask
+from tests.support.models import Inputs, tiny_llava, vision_mask
 
 CHOSEN = (
     "layer",
@@ -178,3 +178,22 @@ def test_rope_deltas_are_the_unpruned_models(batch: str, recipe: str) -> None:
     reindexed: Stages = [{**RECIPES["projector"][0], "positions": "reindex"}]
     run("qwen-sdpa", inputs, RECIPES.get(recipe, reindexed), 3)
     assert torch.equal(model.model.rope_deltas, expected)
+
+
+@pytest.mark.parametrize("name", ["plphp", "fastv"])
+def test_the_report_counts_what_a_sliding_layer_holds(name):
+    window = 12
+    tiny = tiny_llava(text="mistral", sliding_window=window)
+    inputs = tiny.make_inputs(images=(2,))
+    with vtprune.prune(tiny.model, name) as run, torch.no_grad():
+        cache = tiny.model(**inputs, use_cache=True).past_key_values
+        report, total = run.report, inputs["input_ids"].shape[1]
+        held = [layer.slots(1, torch.device("cpu")) for layer in cache.layers]
+    layout = report.layouts[0]
+    for layer, slots in enumerate(held):
+        at = slots.positions if slots.per_head else slots.positions[:, None].expand(-1, report.kv_heads, -1)
+        seen = (at >= total - window + 1) & (slots.valid if slots.per_head else slots.valid[:, None])
+        vision = torch.isin(at, layout.positions) & seen
+        assert report.kv_tokens[0][layer] == vision[0].sum(-1).tolist()
+    plain = tiny.model(**inputs, use_cache=True).past_key_values
+    assert report.kv_bytes_full == sum(layer.keys.nbytes + layer.values.nbytes for layer in plain.layers)

@@ -122,17 +122,34 @@ class Recorder:
         if not flow.prunable:
             report.new_tokens += 1
             return
-        samples = range(0, flow.batch, self._copies)
-        report.vision_tokens = [list(flow.entering[sample]) for sample in samples]
-        heads = self.plan.parts.heads[1]
-        report.kv_tokens = [[[count] * heads for count in flow.entering[sample]] for sample in samples]
-        for event in report.events:
-            if self.plan.stages[event.stage].is_kv:
-                counts = event.realised
-                report.kv_tokens[event.sample][event.layer] = list(counts) if len(counts) > 1 else list(counts) * heads
+        report.vision_tokens = [list(flow.entering[sample]) for sample in range(0, flow.batch, self._copies)]
+        total = flow.past + flow.length
+        # A sliding layer forgets what lies before its window, pruned or not.
+        first = [0] * depth if cache is None else [layer.offset for layer in cache.layers]
+        report.kv_tokens = self._cached(report, flow.past, first)
         if cache is not None:
             report.kv_bytes = sum(layer.nbytes for layer in cache.layers)
-            report.kv_bytes_full = flow.batch * self.cost.kv_bytes([flow.past + flow.length] * depth)
+            report.kv_bytes_full = flow.batch * self.cost.kv_bytes([total - start for start in first])
+
+    def _cached(self, report: Report, past: int, first: list[int]) -> list[list[list[int]]]:
+        """``[sample][layer][kv_head]``: vision tokens that were not pruned and stand at ``first[layer]`` or later."""
+        heads, depth = self.plan.parts.heads[1], len(first)
+        cached = []
+        for sample, layout in enumerate(report.layouts):
+            kept: list[tuple[Tensor, ...]] = [(torch.arange(layout.vision),)] * depth
+            for event in report.events:
+                if event.sample == sample and not self.plan.stages[event.stage].is_kv:
+                    kept[event.layer :] = [event.kept] * (depth - event.layer)
+            for event in report.events:
+                if event.sample == sample and self.plan.stages[event.stage].is_kv:
+                    kept[event.layer] = event.kept
+            at = layout.positions + past
+            counts = [
+                [int((at[tokens] >= start).sum()) if start else len(tokens) for tokens in rows]
+                for rows, start in zip(kept, first, strict=True)
+            ]
+            cached.append([row if len(row) > 1 else row * heads for row in counts])
+        return cached
 
     def _add(self, part: str, done: int, full: int) -> None:
         report = self.reports[-1]
