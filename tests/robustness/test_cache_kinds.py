@@ -141,11 +141,18 @@ def test_the_tower_needs_a_known_kernel_only_where_its_attention_is_read(tiny: T
                 vtprune.prune(tiny.model, recipe(reading))
 
 
-def test_dropping_needs_no_probe_so_the_kernel_keeps_its_name(tiny: Tiny) -> None:
-    config = tiny.model.get_decoder().config
-    plain = {**DROP, "scorer": "random"}
-    with vtprune.prune(tiny.model, recipe(plain)):
-        assert config._attn_implementation == "sdpa"
-        tokens(tiny.model, tiny.make_inputs((1,)))
-    with vtprune.prune(tiny.model, recipe(DROP)):
-        assert config._attn_implementation == "vtprune_sdpa"
+def test_the_kernel_goes_by_another_name_only_while_a_prompt_is_probed(tiny: Tiny) -> None:
+    decoder = tiny.model.get_decoder()
+    names: list[str] = []
+    watch = decoder.layers[0].register_forward_pre_hook(lambda *_: names.append(decoder.config._attn_implementation))
+    try:
+        with vtprune.prune(tiny.model, recipe({**DROP, "scorer": "random"})):
+            tiny.model.generate(**tiny.make_inputs((1,)), max_new_tokens=3, do_sample=False)
+        assert set(names) == {"sdpa"}
+        names.clear()
+        with vtprune.prune(tiny.model, recipe(DROP)):
+            assert decoder.config._attn_implementation == "sdpa"
+            tiny.model.generate(**tiny.make_inputs((1,)), max_new_tokens=3, do_sample=False)
+        assert names == ["vtprune_sdpa", "sdpa", "sdpa"]
+    finally:
+        watch.remove()

@@ -151,7 +151,19 @@ def _build(
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = PAD
     _sharpen(model)
+    _built.append(model)
     return model.requires_grad_(False)
+
+
+_built: list[PreTrainedModel] = []
+
+
+def forget_dialogues() -> None:
+    """Reset what transformers keeps in a model between calls: Qwen-VL's rope deltas of the latest prompt, which a
+    text-only call of another batch size would pick up. The models are shared by all tests."""
+    for model in _built:
+        if hasattr(model.base_model, "rope_deltas"):
+            model.base_model.rope_deltas = None
 
 
 @torch.no_grad()

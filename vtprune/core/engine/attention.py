@@ -90,9 +90,10 @@ _users: dict[str, int] = {}
 
 
 @contextmanager
-def probing(config: Any) -> Iterator[None]:
+def probing(config: Any) -> Iterator[Callable[[bool], None]]:
     """Route the attention of every module that shares ``config`` through the probe; everything is restored on exit.
 
+    Gives a switch, on at first, so that calls in which nobody is interested (decoding) take the native path.
     The name is registered in both of transformers' tables: an attention function whose name the mask table does not
     know runs without any mask.
     """
@@ -107,11 +108,15 @@ def probing(config: Any) -> Iterator[None]:
         AttentionInterface.register(alias, _probing(name))
         AttentionMaskInterface.register(alias, masks[name])
     _users[alias] = _users.get(alias, 0) + 1
-    config._attn_implementation_internal = alias
+
+    def switch(on: bool) -> None:
+        config._attn_implementation_internal = alias if on else before
+
+    switch(True)
     try:
-        yield
+        yield switch
     finally:
-        config._attn_implementation_internal = before
+        switch(False)
         _users[alias] -= 1
         if not _users[alias]:
             del _users[alias]

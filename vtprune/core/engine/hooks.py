@@ -59,6 +59,7 @@ class Engine:
         self._replay: MutableMapping[Tensor, dict[int, Replay]] = WeakIdKeyDictionary()
         self._flash = "flash" in implementation(parts.language_model.config)
         self._eager = implementation(parts.language_model.config) == "eager"
+        self._probe: Callable[[bool], None] | None = None
         self._hooks: ExitStack | None = None
 
     # -- on and off ----------------------------------------------------------------------------------------------------
@@ -71,7 +72,7 @@ class Engine:
 
     def detach(self) -> None:
         """Remove exactly what `attach` registered, and release the caches it adopted."""
-        hooks, self._hooks = self._hooks, None
+        hooks, self._hooks, self._probe = self._hooks, None, None
         self._flow, self._rotary = None, None
         self._replay.clear()
         for cache in list(self._caches):
@@ -105,7 +106,8 @@ class Engine:
             tap = self._tap(layer, self.plan.captures.get(layer, {}))
             stack.enter_context(tapped(parts.attention[layer], tap))
         if watched:
-            stack.enter_context(probing(parts.language_model.config))
+            self._probe = stack.enter_context(probing(parts.language_model.config))
+            self._probe(False)
         if self.plan.vision_needs:
             self._register_vision_taps(stack)
 
@@ -157,12 +159,16 @@ class Engine:
                 f"attn_implementation='sdpa', or generate without drafts"
             )
         if flow.prunable:
+            if self._probe is not None:
+                self._probe(True)
             self.recorder.start(flow, self.prompt.copies(flow.batch), self.vision.flops)
         return args, kwargs
 
     def _model_ends(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         flow, self._flow = self._flow, None
         self._hidden = self._store = None
+        if self._probe is not None:
+            self._probe(False)
         if flow is None or output is None:
             return None
         self.recorder.end(flow, kwargs.get("past_key_values"))
