@@ -11,7 +11,7 @@ from transformers.cache_utils import DynamicSlidingWindowLayer, EncoderDecoderCa
 from transformers.modeling_utils import AttentionInterface
 
 import vtprune
-from tests.robustness.scenes import DROP, EVICT, STAGES, attribute, recipe, reference_of, tokens, unchanged
+from tests.robustness.scenes import DROP, EVICT, STAGES, attribute, recipe, reference_of, unchanged
 from tests.support.models import Tiny, tiny_llava
 from tests.support.reference import greedy_steps
 from vtprune.core.errors import BindingError, UnsupportedModeError
