@@ -89,6 +89,10 @@ def prune(model: nn.Module, recipe: str | Path | Mapping[str, Any] | Recipe, **o
     overrides: changes to the recipe by dotted path, e.g. ``**{"stages.0.budget": 0.25}``, or with ``__`` for the dots;
         for a recipe with one stage its fields can be named directly: ``budget=0.25``.
 
+    Outputs keep their shapes: the rows of dropped tokens come out of the language model as zeros, so logits there mean
+    nothing and labels there should be ignored (-100). With ``output_hidden_states`` the states of the layers are those
+    of the tokens that are left. In training call ``backward`` inside the with-block.
+
     Raises RecipeError (every problem of the recipe), UnknownNameError, UnsupportedModelError or BindingError (every way
     in which the recipe does not fit the model), all before anything runs.
 

@@ -148,6 +148,9 @@ def test_any_sequence_of_operations_equals_the_lists(data: st.DataObject) -> Non
             layer.crop(-removed)
             model.length -= removed
             model.rows = [[[pair for pair in row if pair[0] < model.length] for row in heads] for heads in model.rows]
+            whole = all(len(row) == model.length for heads in model.rows for row in heads)
+            if removed and model.touched and whole and layer.packed is None:
+                model.touched = False  # what is left was never pruned
         elif model.length:
             index = draw(st.lists(st.integers(0, batch - 1), min_size=1, max_size=3))
             if operation == "reorder":

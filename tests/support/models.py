@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -151,11 +152,11 @@ def _build(
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = PAD
     _sharpen(model)
-    _built.append(model)
+    _built.add(model)
     return model.requires_grad_(False)
 
 
-_built: list[PreTrainedModel] = []
+_built: WeakSet[PreTrainedModel] = WeakSet()
 
 
 def forget_dialogues() -> None:

@@ -33,7 +33,8 @@ class Stage(BaseModel):
     budget: see `Budget`; optional for allocators and selectors that find their own count.
     scope: ``joint`` ranks all vision tokens of a sample together; ``image`` gives each image its own share and ranks
         inside it.
-    protect: vision tokens (counted in the prompt, negative from the end) that are kept whatever the scores are.
+    protect: vision tokens (counted in the prompt, negative from the end) that are kept whatever the scores are. The
+        last token of a prompt that ends in an image is always kept where tokens are dropped: the answer starts from it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -6,6 +6,7 @@ registry, and write the concrete class's parameters (a field typed as the base c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError
@@ -56,7 +57,7 @@ def build(kind: str, spec: Any) -> Component:
         return spec
     if isinstance(spec, str):
         spec = {"name": spec}
-    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
         raise ValueError(f"a {kind} is a name or a mapping with 'name' and parameters, got {spec!r}")
     name = spec["name"]
     try:

@@ -60,9 +60,11 @@ def drop_hidden(site: Site, hidden: Tensor, rotary: Tensor | None, shift: Tensor
     assert stage.reducer is not None
     steps: list[Step] = []
     merge = _merge_step(site, stage.reducer, choices)
+    transformed = hidden
     if merge is not None:
-        steps.append(merge)
-    transformed = hidden if merge is None else merge(hidden)
+        assert flow.sizes is not None
+        steps.append(lambda states: merge(states, None))
+        transformed = merge(hidden, flow.sizes)
     columns = flow.drop(kept)
     if stage.positions == "reindex":
         assert rotary is not None
@@ -74,50 +76,57 @@ def drop_hidden(site: Site, hidden: Tensor, rotary: Tensor | None, shift: Tensor
     return steps[-1](transformed), steps
 
 
-def _merge_step(site: Site, reducer: Reducer, choices: list[Choice]) -> Step | None:
-    """The reducer's edit of the kept tokens, as a function of the hidden states; None if it edits nothing."""
+@dataclass(frozen=True)
+class _Merging:
+    """One sample's merge: where its vision tokens stand, which of them stay, how many tokens each stands for, and, at
+    ``vision.output``, the tower's features of its images and which of them are alive. Holds nothing of the forward and
+    does all its arithmetic when called, so that gradient checkpointing can repeat it."""
+
+    sample: int
+    columns: Tensor
+    keep: Tensor
+    sizes: Tensor
+    images: tuple[Tensor, ...] | None
+    alive: Tensor
+
+
+def _merge_step(
+    site: Site, reducer: Reducer, choices: list[Choice]
+) -> Callable[[Tensor, Tensor | None], Tensor] | None:
+    """The reducer's edit of the kept tokens: ``(hidden states, sizes to fill in or None) -> hidden states``."""
     if type(reducer).merge is Reducer.merge:
         return None
-    flow = site.flow
+    flow, parts = site.flow, site.parts
     if flow.sizes is None:
         flow.sizes = torch.ones(flow.batch, flow.width, device=flow.device)
-    columns = [flow.columns([sample])[0] for sample in range(flow.batch)]
-    before = flow.sizes.clone()
+    merges = []
+    for sample, choice in enumerate(choices):
+        if len(flow.alive[sample]) and not bool(choice.keep.all()):
+            at = flow.columns([sample])[0]
+            images = None
+            if site.bound.stage.site.kind == "vision":
+                images = tuple(record.features for record in flow.records[sample] if record.features is not None)
+            alive = flow.alive[sample].to(flow.device)
+            merges.append(_Merging(sample, at, choice.keep, flow.sizes[sample, at], images, alive))
 
-    def merged(hidden: Tensor) -> Tensor:
+    def merged(hidden: Tensor, sizes: Tensor | None) -> Tensor:
         rows = list(hidden.unbind(0))
-        assert flow.sizes is not None
-        sizes = before.clone()
-        for sample, choice in enumerate(choices):
-            at, keep = columns[sample], choice.keep
-            if not len(at) or bool(keep.all()):
-                continue
-            features, project = _mergeable(site, sample, hidden[sample, at])
-            result = reducer.merge(features[None], keep[None], before[sample, at][None])
+        for merge in merges:
+            at = merge.columns[merge.keep]
+            tower = None if merge.images is None else torch.cat(merge.images)[merge.alive]
+            features = rows[merge.sample][merge.columns] if tower is None else tower.flatten(1)
+            result = reducer.merge(features[None], merge.keep[None], merge.sizes[None])
             if result is None:
                 continue
-            sizes[sample, at[keep]] = result.sizes[0, keep]
-            rows[sample] = rows[sample].index_copy(0, at[keep], project(result.features[0, keep]).to(hidden.dtype))
-        if flow.width == hidden.shape[1]:
-            flow.sizes = sizes
+            made = result.features[0, merge.keep]
+            if tower is not None:
+                made = parts.adapter.project(parts.model, made.view(-1, *tower.shape[1:]).to(tower.dtype))
+            rows[merge.sample] = rows[merge.sample].index_copy(0, at, made.to(hidden.dtype))
+            if sizes is not None:
+                sizes[merge.sample, at] = result.sizes[0, merge.keep]
         return torch.stack(rows)
 
     return merged
-
-
-def _mergeable(site: Site, sample: int, hidden: Tensor) -> tuple[Tensor, Step]:
-    """What is averaged at the site, ``[vision, dim]``, and how the result becomes hidden states."""
-    if site.bound.stage.site.kind != "vision":
-        return hidden, lambda features: features
-    features = torch.cat([record.features for record in site.flow.records[sample] if record.features is not None])
-    features = features[site.flow.alive[sample].to(features.device)]
-    unit, dim = features.shape[1:]
-    parts = site.parts
-
-    def project(flat: Tensor) -> Tensor:
-        return parts.adapter.project(parts.model, flat.view(-1, unit, dim).to(features.dtype))
-
-    return features.flatten(1), project
 
 
 @dataclass(frozen=True)

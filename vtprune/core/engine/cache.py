@@ -7,6 +7,7 @@ slot. The state follows beams, cropping and batch expansion because it lives in 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,7 @@ class PrunedLayer(DynamicLayer):
         self.cumulative_length = 0
         self.packed: Packed | None = None
         self.shift: Tensor | None = None
+        self.shifted_from = 0  # the logical length from which on the shift holds
         self._known: Slots | None = None  # positions of the leading slots; later ones follow on without a gap
         self._announced: tuple[Tensor, Tensor, bool, int] | None = None
 
@@ -221,7 +223,21 @@ class PrunedLayer(DynamicLayer):
             slots = self.slots(batch, self.keys.device)
             keep = slots.positions < limit
             self.evict(keep if slots.per_head else keep[:, None].expand(batch, heads, -1))
+            if self.packed is None and self.stored == limit and self.all_valid:
+                self._known = self.shift = None  # what is left was never pruned
+            elif self.shift is not None and limit < self.shifted_from:
+                raise UnsupportedModeError(
+                    f"the cache was cropped to {limit} tokens, into the middle of a re-indexed prompt of "
+                    f"{self.shifted_from}; crop it to the length before that prompt, or use positions: retain"
+                )
         self.cumulative_length -= removed
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PrunedLayer:
+        """A copy that escapes the context's notice: once pruned, it has to be adopted again before it is used."""
+        twin = PrunedLayer(self.sliding_window)
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        twin.detached = not self.untouched
+        return twin
 
     # -- internals ----------------------------------------------------------------------------------------------------
 

@@ -312,8 +312,10 @@ def _protected(bound: BoundStage, flow: Flow, samples: list[int]) -> Tensor:
                 f"stages[{bound.index}]: protected token {bad[0]} does not exist; sample {sample} has {total} vision "
                 "tokens"
             )
-        wanted = torch.tensor([token % total for token in bound.stage.protect], dtype=torch.int64)
-        rows.append(torch.isin(flow.alive[sample], wanted))
+        wanted = [token % total for token in bound.stage.protect]
+        if not bound.is_kv and flow.ends_in_vision[sample]:
+            wanted.append(total - 1)  # the next token is predicted from it
+        rows.append(torch.isin(flow.alive[sample], torch.tensor(wanted, dtype=torch.int64)))
     return torch.stack(rows).to(flow.device)
 
 

@@ -72,6 +72,8 @@ class Flow:
     captured: dict[Need, Tensor] = field(default_factory=dict)
     frames: dict[int, Frame] = field(default_factory=dict)
     undisturbed: bool = False  # nothing to rewrite in a layer that is given no mask
+    ends_in_vision: list[bool] = field(default_factory=list)  # samples whose prompt ends with a vision token
+    seeds: Tensor | None = None  # content numbers of the samples, once somebody asked
     drafts: int = 0  # tokens after the prompt that assisted generation proposes
     targets: dict[tuple[int, int], Fraction | None] = field(default_factory=dict)
     _rows: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -94,6 +96,11 @@ class Flow:
         self.alive = [torch.arange(layout.vision) for layout in layouts]
         self.entering = [[layout.vision] * depth for layout in layouts]
         self.cached = [[layout.vision] * depth for layout in layouts]
+        order = torch.arange(self.length, device=self.device)
+        last = torch.where(self.prompt, order, -1).amax(1).tolist()
+        self.ends_in_vision = [
+            layout.vision > 0 and int(layout.positions[-1]) == end for layout, end in zip(layouts, last, strict=True)
+        ]
 
     def queries(self) -> Queries:
         """The compact problem's rows, for mask rewriting."""

@@ -57,8 +57,7 @@ class Engine:
         self._store: PrunedLayer | None = None
         self._caches: WeakSet[DynamicCache] = WeakSet()
         self._replay: MutableMapping[Tensor, dict[int, Replay]] = WeakIdKeyDictionary()
-        self._flash = "flash" in implementation(parts.language_model.config)
-        self._eager = implementation(parts.language_model.config) == "eager"
+        self._flash = self._eager = False
         self._probe: Callable[[bool], None] | None = None
         self._hooks: ExitStack | None = None
 
@@ -66,6 +65,8 @@ class Engine:
 
     def attach(self) -> None:
         """Register every hook; on failure none stays."""
+        kernel = implementation(self.parts.language_model.config)
+        self._flash, self._eager = "flash" in kernel, kernel == "eager"
         with ExitStack() as stack:
             self._register(stack)
             self._hooks = stack.pop_all()
@@ -75,6 +76,8 @@ class Engine:
         hooks, self._hooks, self._probe = self._hooks, None, None
         self._flow, self._rotary = None, None
         self._replay.clear()
+        self.vision.clear()
+        self.prompt.clear()
         for cache in list(self._caches):
             release(cache)
         if hooks is not None:
@@ -254,7 +257,7 @@ class Engine:
         if shift is not None:
             changed["position_embeddings"] = self._shifted(flow, hidden, shift)
             if store is not None and flow.shift is not None:
-                store.shift = flow.shift
+                store.shift, store.shifted_from = flow.shift, flow.past + flow.length - flow.drafts
         if flow.index is None and not touched:
             return changed
         mask = kwargs.get("attention_mask")

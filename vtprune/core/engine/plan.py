@@ -90,6 +90,12 @@ def bind(recipe: Recipe, model: nn.Module) -> Plan:
     bound: list[BoundStage] = []
     if problem := check_implementation(parts.language_model.config, "language model"):
         problems.append(problem)
+    devices = {str(parameter.device) for layer in parts.layers for parameter in layer.parameters()}
+    if len(devices) > 1:
+        problems.append(
+            f"its decoder layers lie on several devices ({', '.join(sorted(devices))}), which the hooks cannot follow "
+            f"yet; load it on one device"
+        )
     for index, stage in enumerate(recipe.stages):
         where = f"stages[{index}]"
         try:

@@ -57,6 +57,10 @@ class Prompt:
                 else:
                     model.__dict__["generate"] = before
 
+    def clear(self) -> None:
+        """Let go of the latest call's tensors."""
+        self.token_ids = self._embeddings = self._mask = None
+
     def _size_of(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int] | None:
         config = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None) or model.generation_config
         for option in ("prefill_chunk_size", "cache_implementation"):
@@ -112,6 +116,8 @@ class Prompt:
 
     def seeds(self, flow: Flow) -> Tensor:
         """int64 ``[batch]`` on the CPU: a number from each sample's prompt tokens and pixels."""
+        if flow.seeds is not None:
+            return flow.seeds
         numbers = []
         for sample in range(flow.batch):
             content = hashlib.sha256()
@@ -121,7 +127,8 @@ class Prompt:
             for record in flow.records[sample]:
                 content.update(record.digest())
             numbers.append(int.from_bytes(content.digest()[:8], "little") >> 1)
-        return torch.tensor(numbers, dtype=torch.int64)
+        flow.seeds = torch.tensor(numbers, dtype=torch.int64)
+        return flow.seeds
 
 
 _NO_VISION = torch.empty(0, dtype=torch.bool)  # stands in for masks that nobody reads when no vision token comes in

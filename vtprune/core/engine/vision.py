@@ -51,6 +51,11 @@ class VisionLog:
         self._unprojected: list[ImageRecord] = []
         self._calls: dict[Need, list[Tensor]] = {}
 
+    def clear(self) -> None:
+        """Let go of every image."""
+        self.records, self.flops, self._used = [], 0, False
+        self._fresh, self._unprojected, self._calls = [], [], {}
+
     # -- hooks ---------------------------------------------------------------------------------------------------------
 
     def generate_starts(self) -> None:
@@ -58,8 +63,7 @@ class VisionLog:
         self._used = True
 
     def base_starts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Forward pre-hook of the multimodal base model: unless its images were encoded before, they come now or "
-        "never."""
+        """Forward pre-hook of the multimodal base model: unless its images were encoded before, they come now."""
         if not kwargs.get("mm_encoder_outputs"):
             self.records, self.flops, self._used = [], 0, False
 
@@ -97,7 +101,7 @@ class VisionLog:
         waiting, self._unprojected = self._unprojected, []
         if not waiting:
             return
-        made = self.parts.adapter.features(self.parts.model, args[0].detach(), [record.image for record in waiting])
+        made = self.parts.adapter.features(self.parts.model, args[0], [record.image for record in waiting])
         for record, features in zip(waiting, made, strict=True):
             record.features = features
 
