@@ -16,7 +16,7 @@ from vtprune.core.errors import VtpruneError
 from vtprune.core.plugins import hookimpl
 
 if TYPE_CHECKING:
-    from vtprune.api import Run, components, prune
+    from vtprune.api import Run, components, observe, prune
     from vtprune.calibrate import calibrate_reattention
     from vtprune.core.budget import Budget
     from vtprune.core.recipe import Recipe, Stage
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "prune": "vtprune.api",
+    "observe": "vtprune.api",
     "Run": "vtprune.api",
     "components": "vtprune.api",
     "calibrate_reattention": "vtprune.calibrate",
@@ -44,6 +45,7 @@ __all__ = [
     "calibrate_reattention",
     "components",
     "hookimpl",
+    "observe",
     "prune",
 ]
 

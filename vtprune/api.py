@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from torch import nn
+from torch import Tensor, nn
 
+from vtprune.core.engine.cost import CostModel
 from vtprune.core.engine.hooks import Engine
 from vtprune.core.engine.plan import bind
 from vtprune.core.errors import VtpruneError
+from vtprune.core.layout import SampleLayout
 from vtprune.core.plugins import registry
 from vtprune.core.recipe import Recipe
 from vtprune.core.registry import KINDS, Registration
@@ -31,6 +33,19 @@ class Run:
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         self.model, self.recipe = model, recipe
         self._engine = Engine(bind(recipe, model))
+
+    @property
+    def cost(self) -> CostModel:
+        """What a token costs in this model: FLOPs and KV bytes of each decoder layer."""
+        return self._engine.cost
+
+    def annotate(self, say: Callable[[int, SampleLayout], Tensor] | None) -> None:
+        """Say something about the vision tokens of the next prompts, for components that need an ``annotation``.
+
+        say: called with a sample's number in the batch and its layout; returns one number per vision token of the
+            prompt, ``[vision]``. None takes it back; else it stays until changed.
+        """
+        self._engine.prompt.annotate = say
 
     def __enter__(self) -> Run:
         engines = _running.setdefault(self.model, [])
@@ -101,6 +116,18 @@ def prune(model: nn.Module, recipe: str | Path | Mapping[str, Any] | Recipe, **o
     >>> run.report.kept(layer=4, head=0)                            # doctest: +SKIP
     """
     return Run(model, Recipe.load(recipe, **overrides))
+
+
+def observe(model: nn.Module) -> Run:
+    """Prune nothing, but report: token counts, KV bytes and FLOPs of the model as it is, inside a with-block.
+
+    Raises UnsupportedModelError or BindingError, as `prune` does.
+
+    >>> with vtprune.observe(model) as run:      # doctest: +SKIP
+    ...     tokens = model.generate(**inputs)
+    >>> run.report.kv_bytes                      # doctest: +SKIP
+    """
+    return Run(model, Recipe.model_construct(name="none", description="no pruning", stages=()))
 
 
 def components(kind: str | None = None) -> list[Registration]:

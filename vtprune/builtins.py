@@ -16,6 +16,7 @@ SCORERS = {
     "key_norm": ("key_norm:KeyNorm", "norm of each token's key"),
     "random": ("random:Random", "pseudo-random scores, seeded per sample"),
     "uniform_grid": ("uniform_grid:UniformGrid", "a strided grid over each image"),
+    "oracle": ("oracle:Oracle", "what the caller says of each token: an upper reference, not a method"),
     "weighted_sum": ("combine:WeightedSum", "weighted sum of other scorers"),
     "product": ("combine:Product", "product of other scorers"),
     "normalise": ("normalise:Normalise", "another scorer, normalised per sample (min-max, softmax, rank, z-score)"),
@@ -65,6 +66,10 @@ RECIPES = {
     "random": ("baseline: random tokens, before the language model", None),
     "uniform_grid": ("baseline: a strided grid, before the language model", None),
 }
+TASKS = {
+    "testbed": ("vtprune.testbed.tasks:Testbed", "made-up scenes of handwritten digits, with questions and answer regions"),
+    "jsonl": ("vtprune.tasks.jsonl:Jsonl", "questions and pictures of one's own: a folder with questions.jsonl"),
+}
 
 
 @hookimpl
@@ -82,3 +87,5 @@ def vtprune_register(registrar: Registrar) -> None:
         registrar.add("adapter", name, f"vtprune.adapters.{target}", summary=summary)
     for name, (summary, paper) in RECIPES.items():
         registrar.add("recipe", name, f"vtprune.recipes:{name}.yaml", summary=summary, paper=paper)
+    for name, (target, summary) in TASKS.items():
+        registrar.add("task", name, target, summary=summary)

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from vtprune import testbed
-from vtprune.cli import app, loading
+from vtprune import loading, testbed
+from vtprune.cli import app
 from vtprune.testbed import DEFAULT_NOTE, load_default, photo
 
 FAST = ("--max-new-tokens", "2", "--device", "cpu")
@@ -217,7 +217,7 @@ class TestErrors:
         assert "interrupted" in self.fails("-r", "random", code=130)
 
     def test_debug_shows_the_error_itself(self) -> None:
-        with pytest.raises(loading.CliError, match="does not exist"):
+        with pytest.raises(loading.LoadError, match="does not exist"):
             run("-r", "random", "--image", "nowhere.png", "--debug")
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vtprune.cli.console import CliError, Debug, Json, friendly, note, print_json, stdout
-from vtprune.cli.loading import DTYPES, load_model, open_image, pick_device
 from vtprune.cli.prompts import complete_prompt, count_placeholders, encode
+from vtprune.loading import DTYPES, load_model, open_image, pick_device
 
 if TYPE_CHECKING:
     from PIL import Image

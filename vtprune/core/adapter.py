@@ -62,7 +62,18 @@ class Adapter:
     windows: Callable[[nn.Module, Sequence[VisionInput]], list[list[int]]]
     provides: frozenset[str] = field(
         default=frozenset(
-            {"features", "keys", "values", "queries", "attention", "vision_attention", "text", "grid", "sample_seed"}
+            {
+                "features",
+                "keys",
+                "values",
+                "queries",
+                "attention",
+                "vision_attention",
+                "text",
+                "grid",
+                "sample_seed",
+                "annotation",
+            }
         )
     )
 

@@ -41,7 +41,7 @@ class Registrar:
     def add(self, kind: str, name: str, target: str, *, summary: str, paper: str | None = None) -> None:
         """Register ``name``; names of other distributions than vtprune appear as ``distribution/name``.
 
-        kind: scorer, allocator, selector, reducer, adapter or recipe. target: ``"module:attribute"``, imported on
+        kind: scorer, allocator, selector, reducer, adapter, recipe or task. target: ``"module:attribute"``, imported on
         first use; for a recipe ``"package:file.yaml"``. Raises PluginError for a bad kind, name or target.
         """
         if kind not in KINDS:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from vtprune.core.errors import PluginError, UnknownNameError, did_you_mean
 
-Kind = Literal["scorer", "allocator", "selector", "reducer", "adapter", "recipe"]
+Kind = Literal["scorer", "allocator", "selector", "reducer", "adapter", "recipe", "task"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 
@@ -21,7 +21,7 @@ KINDS: tuple[str, ...] = get_args(Kind)
 class Registration:
     """One registered name.
 
-    target: ``"module:attribute"`` of a component class or adapter; ``"package:file.yaml"`` of a recipe.
+    target: ``"module:attribute"`` of a component class, task class or adapter; ``"package:file.yaml"`` of a recipe.
     origin: the distribution that registered it; version: that distribution's version.
     """
 

@@ -18,7 +18,18 @@ from torch import Tensor
 
 from vtprune.core.layout import SampleLayout, Segment
 
-Kind = Literal["features", "keys", "values", "queries", "attention", "vision_attention", "text", "grid", "sample_seed"]
+Kind = Literal[
+    "features",
+    "keys",
+    "values",
+    "queries",
+    "attention",
+    "vision_attention",
+    "text",
+    "grid",
+    "sample_seed",
+    "annotation",
+]
 Query = Literal["last", "text_after_vision", "text", "received"]
 TextTokens = Literal["last", "text_after_vision", "text"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -31,7 +42,8 @@ class Need:
 
     kind: ``features`` (what the site carries), ``keys``/``values``/``queries`` (post-RoPE, of the nearest attention
         layer), ``attention`` (rows of a language-model layer), ``vision_attention`` (rows inside the vision tower),
-        ``text`` (text embeddings at the site), ``grid``, ``sample_seed``.
+        ``text`` (text embeddings at the site), ``grid``, ``sample_seed``, ``annotation`` (what the caller knows about
+        each vision token; see `vtprune.api.Run.annotate`).
     query: which query rows of ``attention`` (or which text tokens of ``text``) are read. For ``vision_attention``:
         ``cls`` (the CLS row) or ``received`` (mean over all rows).
     layer: absolute layer of ``attention``/``vision_attention``; None means the nearest finished layer of the
@@ -138,6 +150,11 @@ class Signals:
         """int64 ``[batch]`` on the CPU: a number made from the sample's own content (prompt tokens and pixels), so
         that pseudo-random choices do not depend on batch mates or on the order of samples."""
         return self.get(Need("sample_seed"))
+
+    def annotation(self) -> Tensor:
+        """float32 ``[batch, vision]``: what the caller said of each vision token before the prompt was run, such as how
+        much of the answer it shows."""
+        return self.get(Need("annotation"))
 
     @classmethod
     def of(

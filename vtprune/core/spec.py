@@ -22,6 +22,7 @@ from vtprune.core.component import (
 )
 from vtprune.core.errors import VtpruneError, did_you_mean
 from vtprune.core.plugins import registry
+from vtprune.core.task import Task
 
 
 def faults(error: ValidationError) -> list[ErrorDetails]:
@@ -52,7 +53,7 @@ def build(kind: str, spec: Any) -> Component:
 
     Raises ValueError; its message holds one problem a line.
     """
-    base = COMPONENT_KINDS[kind]
+    base = _KINDS[kind]
     if isinstance(spec, base):
         return spec
     if isinstance(spec, str):
@@ -88,7 +89,9 @@ def plain(model: BaseModel) -> dict[str, Any]:
         raise (error.__cause__ or error) from None
 
 
+_KINDS: Mapping[str, type[Component]] = {**COMPONENT_KINDS, "task": Task}
 ScorerSpec = Annotated[Scorer, BeforeValidator(lambda spec: build("scorer", spec)), PlainSerializer(dump)]
 AllocatorSpec = Annotated[Allocator, BeforeValidator(lambda spec: build("allocator", spec)), PlainSerializer(dump)]
 SelectorSpec = Annotated[Selector, BeforeValidator(lambda spec: build("selector", spec)), PlainSerializer(dump)]
 ReducerSpec = Annotated[Reducer, BeforeValidator(lambda spec: build("reducer", spec)), PlainSerializer(dump)]
+TaskSpec = Annotated[Task, BeforeValidator(lambda spec: build("task", spec)), PlainSerializer(dump)]

@@ -39,10 +39,11 @@ class Choice:
 @dataclass(frozen=True)
 class Context:
     """What deciding needs besides the flow. hidden: the hidden states at the site, ``[batch, token, dim]``; seeds:
-    content numbers per sample, made when asked for."""
+    content numbers per sample, made when asked for; annotation: a sample's, float32 ``[vision]`` on the CPU."""
 
     hidden: Tensor
     seeds: Callable[[], Tensor]
+    annotation: Callable[[int], Tensor]
     cost: CostModel
     kv_heads: int
 
@@ -136,6 +137,8 @@ def _signals(bound: BoundStage, layer: int, flow: Flow, context: Context, sample
             return coordinates
         if need.kind == "sample_seed":
             return lambda: context.seeds()[samples]
+        if need.kind == "annotation":
+            return lambda: torch.stack([context.annotation(s)[flow.alive[s]] for s in samples]).to(flow.device)
         if bound.stage.site.kind == "vision":
             return lambda: of_images(_mean_unit, 0)
         return of_hidden

@@ -344,7 +344,13 @@ class Engine:
         return see
 
     def _site(self, bound: BoundStage, layer: int, flow: Flow, hidden: Tensor) -> Site:
-        context = Context(hidden.detach(), lambda: self.prompt.seeds(flow), self.cost, self.parts.heads[1])
+        context = Context(
+            hidden.detach(),
+            lambda: self.prompt.seeds(flow),
+            lambda sample: self.prompt.annotation(flow, sample),
+            self.cost,
+            self.parts.heads[1],
+        )
         return Site(bound, layer, flow, context, self.parts, self.recorder)
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from vtprune.core.adapter import Parts
 from vtprune.core.engine.flow import Flow
 from vtprune.core.engine.vision import VisionLog, layout_of
-from vtprune.core.errors import UnsupportedModeError
+from vtprune.core.errors import ComponentError, UnsupportedModeError
+from vtprune.core.layout import SampleLayout
 
 
 class Prompt:
@@ -30,6 +31,7 @@ class Prompt:
         self._embeddings: Tensor | None = None
         self._mask: Any = None
         self._generating: tuple[int, int] | None = None
+        self.annotate: Callable[[int, SampleLayout], Tensor] | None = None
 
     @contextmanager
     def watching_generate(self, starts: Callable[[], None]) -> Iterator[None]:
@@ -129,6 +131,23 @@ class Prompt:
             numbers.append(int.from_bytes(content.digest()[:8], "little") >> 1)
         flow.seeds = torch.tensor(numbers, dtype=torch.int64)
         return flow.seeds
+
+    def annotation(self, flow: Flow, sample: int) -> Tensor:
+        """float32 ``[vision]`` on the CPU: what the caller said of a sample's vision tokens; ComponentError if that is
+        nothing, or does not fit."""
+        if self.annotate is None:
+            raise ComponentError(
+                "a component reads annotations, but none were given for this prompt; call run.annotate(...) before the "
+                "model runs (a study does so for tasks whose samples have regions)"
+            )
+        number, layout = sample // self.copies(flow.batch), flow.layouts[sample]
+        row = self.annotate(number, layout)
+        if tuple(row.shape) != (layout.vision,):
+            raise ComponentError(
+                f"the annotation of sample {number} has shape {list(row.shape)}; the sample has {layout.vision} vision "
+                f"tokens"
+            )
+        return row.float().cpu()
 
 
 _NO_VISION = torch.empty(0, dtype=torch.bool)  # stands in for masks that nobody reads when no vision token comes in

@@ -1,0 +1,46 @@
+"""The plan of a training run: which stage, how many steps, on what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a run.
+
+    language: train the language model on questions; without it only the tower learns, from dense labels.
+    steps: optimiser steps; scenes: prompts a step; peak, end: learning rates, the first reached after `warm` steps and
+    the second by a cosine from `decay` steps before the end.
+    levels: share of each level; drop: share of steps with a random part of the image tokens; sequences: every how many
+    steps two steps of pairs and videos come in between (0: never).
+    """
+
+    name: str
+    steps: int
+    language: bool = True
+    scenes: int = 16
+    questions: int = 24
+    peak: float = 3e-3
+    end: float = 3e-5
+    warm: int = 50
+    decay: int = 0
+    drop: float = 0.0
+    sequences: int = 0
+    levels: dict[str, float] = field(default_factory=lambda: {"easy": 0.3, "medium": 0.55, "hard": 0.15})
+
+
+PLANS: dict[str, tuple[Stage, ...]] = {
+    "nano": (
+        Stage("vision", 1300, language=False, scenes=48, peak=4e-3, end=2e-3, decay=300),
+        Stage("single", 900, levels={"easy": 0.5, "medium": 0.5}),
+        Stage("mixed", 1300, warm=1, sequences=8),
+        Stage("decay", 500, warm=1, decay=500, drop=0.35, sequences=6),
+    ),
+    "mrope": (
+        Stage("vision", 1000, language=False, scenes=32, peak=4e-3, end=2e-3, decay=300),
+        Stage("single", 900, levels={"easy": 0.5, "medium": 0.5}),
+        Stage("mixed", 1300, warm=1, sequences=8),
+        Stage("decay", 500, warm=1, decay=500, drop=0.35, sequences=6),
+    ),
+}

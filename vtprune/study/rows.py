@@ -1,0 +1,65 @@
+"""The columns of results: what a worker writes, the store keeps, and statistics and figures read.
+
+A chunk is one batch of a cell. Its rows are equal on every run of the same cell; its times are not, and are kept apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypedDict
+
+
+class SampleRow(TypedDict):
+    """One sample of one cell.
+
+    index: place in the task's order. sample, type, group: of the task's `Sample`.
+    prompt_tokens: text and vision. vision_tokens: in the prompt. input_tokens: vision tokens entering decoder layer 0.
+    mean_tokens: vision tokens entering a layer, mean over layers. mean_kv_tokens: vision tokens in the cache after the
+    prompt, mean over layers and KV heads. kv_bytes, kv_bytes_full: the cache after the prompt, with and without
+    pruning. flops, flops_full: vision tower and the prompt's pass through the language model, likewise. new_tokens:
+    generated, the end token not counted.
+    tokens_by_layer: ``[layer]``, vision tokens entering each layer. kv_by_head: ``[layer][kv_head]``, vision tokens in
+    the cache. Both None where nothing was pruned.
+    kept: indices of the vision tokens that the last stage kept (the union over layers and heads), for the first
+    ``keep_indices`` samples, else None.
+    """
+
+    cell: str
+    index: int
+    sample: str
+    type: str
+    group: str
+    answer: str
+    references: list[str]
+    score: float
+    prompt_tokens: int
+    vision_tokens: int
+    input_tokens: int
+    mean_tokens: float
+    mean_kv_tokens: float
+    kv_bytes: int
+    kv_bytes_full: int
+    flops: int
+    flops_full: int
+    new_tokens: int
+    tokens_by_layer: list[int] | None
+    kv_by_head: list[list[int]] | None
+    kept: list[int] | None
+
+
+class TimeRow(TypedDict):
+    """Wall time of one chunk, in seconds: prepare (processor and transfer), generate (all of ``generate``), stages (one
+    entry per stage of the recipe, part of generate). device: what ran it."""
+
+    cell: str
+    chunk: int
+    samples: int
+    prepare: float
+    generate: float
+    stages: list[float]
+    device: str
+
+
+SAMPLE_COLUMNS: Final = tuple(SampleRow.__annotations__)
+TIME_COLUMNS: Final = tuple(TimeRow.__annotations__)
+Chunk = tuple[list[SampleRow], TimeRow]
+Json = dict[str, Any]
