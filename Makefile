@@ -1,6 +1,8 @@
 # Everything runs in .venv, which is made on first use and renewed when pyproject.toml or constraints.txt changes.
 #
-#   make demo         prune the embedded miniature model on a photograph: text, report, overlay pictures in out/
+#   make demo         an ablation study on the embedded trained model: table, figures and a report in runs/quickstart/
+#   make check-demo   compare the table of `make demo` with what it was when it was last looked at
+#   make photo        prune the embedded default model on a photograph: text, report, overlay pictures in out/
 #   make test         the default test suite
 #   make test-all     the default suite and the slow tests
 #   make test-oldest  the default suite on the oldest supported transformers, in .venv-oldest
@@ -29,7 +31,7 @@ PYTEST := $(THREADS) $(OFFLINE)
 
 .DELETE_ON_ERROR:
 .SHELLFLAGS := -ec
-.PHONY: help demo test test-all test-oldest lint format docs bench clean
+.PHONY: help demo check-demo photo test test-all test-oldest lint format docs bench clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -44,7 +46,7 @@ $(VENV)/.made $(OLDEST)/.made:
 
 $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "installing vtprune"
-	@$(VENV)/bin/python $(PIP) -c constraints.txt -e .
+	@$(VENV)/bin/python $(PIP) -c constraints.txt -e '.[study]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run
@@ -65,7 +67,13 @@ $(OLDEST)/.test: $(OLDEST)/.made pyproject.toml constraints-oldest.txt
 # -- what to run ---------------------------------------------------------------------------------------------------
 
 demo: $(VENV)/.run
-	@$(OFFLINE) sh tools/demo.sh $(VENV)/bin/vtprune out
+	@$(THREADS) $(OFFLINE) $(VENV)/bin/vtprune study run quickstart --out runs/quickstart --executor processes --workers $(WORKERS)
+
+check-demo: $(VENV)/.run
+	@$(VENV)/bin/python tools/check_demo.py runs/quickstart
+
+photo: $(VENV)/.run
+	@$(OFFLINE) sh tools/photo.sh $(VENV)/bin/vtprune out
 
 test: $(VENV)/.test
 	@$(PYTEST) $(VENV)/bin/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
@@ -93,4 +101,4 @@ bench: $(VENV)/.run
 	@$(VENV)/bin/python -m benchmarks.selection
 
 clean:
-	@rm -rf $(VENV) $(OLDEST) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(OLDEST) out runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

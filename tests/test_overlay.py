@@ -21,7 +21,7 @@ def tile(
 ) -> np.ndarray:
     """The centre pixel of every token's cell: ``[row, column, 3]``."""
     segment = layout(grid).segments[0]
-    picture, count, size = module._tile(image, segment, frame, kept, 192, fit)
+    picture, count, size = module.tile(image, segment, frame, kept, 192, fit)
     assert count == len([k for k in kept if frame * size <= k < (frame + 1) * size])
     cell = picture.width // grid[2]
     return np.asarray(picture)[cell // 2 :: cell, cell // 2 :: cell]
@@ -36,7 +36,7 @@ class TestTile:
         assert (np.ptp(pixels[~kept].astype(int), axis=-1) < 20).all()
 
     def test_the_grid_is_row_major_and_not_square(self) -> None:
-        picture, count, size = module._tile(solid("red"), layout((1, 2, 4)).segments[0], 0, {4}, 192, "crop")
+        picture, count, size = module.tile(solid("red"), layout((1, 2, 4)).segments[0], 0, {4}, 192, "crop")
         assert (picture.width, picture.height) == (192, 96)
         assert (count, size) == (1, 8)
         assert picture.getpixel((24, 72)) == (255, 0, 0)
@@ -46,7 +46,7 @@ class TestTile:
         image.paste("red", (30, 0, 60, 30))
         everything = {0, 1, 2, 3}
         assert (tile((1, 2, 2), everything, image, fit="crop") == (255, 0, 0)).all()
-        stretched = module._tile(image, layout((1, 3, 3)).segments[0], 0, set(range(9)), 192, "stretch")[0]
+        stretched = module.tile(image, layout((1, 3, 3)).segments[0], 0, set(range(9)), 192, "stretch")[0]
         assert stretched.getpixel((5, 96)) == (0, 0, 255)
         assert stretched.getpixel((96, 80)) == (255, 0, 0)
 

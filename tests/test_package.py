@@ -18,7 +18,7 @@ from vtprune.core.registry import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "vtprune"
-PLUGINS = ("scorers", "selectors", "allocators", "reducers", "adapters")
+PLUGINS = ("scorers", "selectors", "allocators", "reducers", "adapters", "tasks")
 """Subpackages that hold components and adapters; they may use the core and their own package."""
 OUTSIDE_CORE = (*PLUGINS, "cli", "study", "testbed", "testing")
 LONGEST = 400
@@ -141,7 +141,7 @@ def test_files_are_short(folder: str) -> None:
 def shipped() -> set[str]:
     """Files that an installed vtprune cannot do without, besides its modules."""
     wanted = {"vtprune/py.typed", "vtprune/testbed/words.txt", "vtprune/testbed/images/README.md"}
-    for folder, pattern in (("recipes", "*.yaml"), ("testbed/images", "*.jpg")):
+    for folder, pattern in (("recipes", "*.yaml"), ("testbed/images", "*.jpg"), ("testbed/weights", "*/*")):
         found = {path.relative_to(ROOT).as_posix() for path in (PACKAGE / folder).glob(pattern)}
         assert found, f"vtprune/{folder} holds no {pattern}"
         wanted |= found

@@ -67,7 +67,7 @@ RECIPES = {
     "uniform_grid": ("baseline: a strided grid, before the language model", None),
 }
 TASKS = {
-    "testbed": ("vtprune.testbed.tasks:Testbed", "made-up scenes of handwritten digits, with questions and answer regions"),
+    "testbed": ("vtprune.testbed.tasks:Testbed", "made-up scenes of handwritten digits, with where each answer is"),
     "jsonl": ("vtprune.tasks.jsonl:Jsonl", "questions and pictures of one's own: a folder with questions.jsonl"),
 }
 

@@ -97,7 +97,7 @@ def _layer_by_layer(
     for layer in chosen:
         kept = set(report.kept(stage, sample, layer))
         for segment, frame in frames:
-            picture, count, size = _tile(images[segment.index], segment, frame, kept, side, fit)
+            picture, count, size = tile(images[segment.index], segment, frame, kept, side, fit)
             where = f"layer {layer}, " if len(layers) > 1 else ""
             tiles.append((picture, f"{where}{_name(segment, frame)}: {count}/{size}"))
     width = PER_ROW // len(frames) * len(frames) or PER_ROW
@@ -125,7 +125,7 @@ def _heads_by_layers(
                 row = []
                 for head in columns:
                     kept = set(report.kept(stage, sample, layer, head))
-                    picture, count, size = _tile(images[segment.index], segment, frame, kept, SMALL, fit)
+                    picture, count, size = tile(images[segment.index], segment, frame, kept, SMALL, fit)
                     row.append((picture, f"{count}/{size}"))
                 rows.append(row)
             prefix = f"{_name(segment, frame)}, " if several else ""
@@ -164,7 +164,7 @@ def _name(segment: Segment, frame: int) -> str:
     return f"{name}, frame {frame}" if segment.grid[0] > 1 else name
 
 
-def _tile(
+def tile(
     image: Image.Image, segment: Segment, frame: int, kept: set[int], side: int, fit: Fit
 ) -> tuple[Image.Image, int, int]:
     """One frame of one image with its dropped tokens darkened; how many tokens it kept, and of how many."""

@@ -43,6 +43,23 @@ TRAINING_MIX: Final[Mapping[str, float]] = {
     "describe": 0.04,
     "list": 0.03,
 }
+"""More of what is hard than an evaluation has."""
+HARD_MIX: Final[Mapping[str, float]] = {
+    "color2digit": 0.06,
+    "digit2color": 0.06,
+    "place2digit": 0.05,
+    "place2color": 0.03,
+    "exist": 0.16,
+    "count_color": 0.07,
+    "count_digit": 0.09,
+    "hop_digit": 0.18,
+    "hop_color": 0.10,
+    "where": 0.09,
+    "read": 0.04,
+    "describe": 0.03,
+    "list": 0.04,
+}
+"""For when the simple questions are learned: these types need several heads to work together, and lag behind."""
 
 
 @dataclass(frozen=True)

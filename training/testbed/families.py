@@ -177,7 +177,7 @@ class Mrope:
         grid = rearrange(torch.arange(TOKENS), "(gh wh gw ww) -> (gh gw wh ww)", gh=4, wh=3, gw=4, ww=3)
         rows, columns = torch.meshgrid(torch.arange(2 * SIDE), torch.arange(2 * SIDE), indexing="ij")
         place = torch.stack([rows, columns], -1)
-        place = rearrange(place, "(gh mh) (gw mw) axis -> (gh gw) (mh mw) axis", mh=2, mw=2)[grid].flatten(0, 1)
+        place = rearrange(place, "(gh mh) (gw mw) two -> (gh gw) (mh mw) two", mh=2, mw=2)[grid].flatten(0, 1)
         return grid, visual.rotary_pos_emb(torch.zeros(1), place)
 
     def _attention(self, block: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor], windows: int) -> Tensor:

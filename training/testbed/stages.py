@@ -13,7 +13,8 @@ class Stage:
     steps: optimiser steps; scenes: prompts a step; peak, end: learning rates, the first reached after `warm` steps and
     the second by a cosine from `decay` steps before the end.
     levels: share of each level; drop: share of steps with a random part of the image tokens; sequences: every how many
-    steps two steps of pairs and videos come in between (0: never).
+    steps two steps of pairs and videos come in between (0: never). hard: draw questions from `HARD_MIX` rather than
+    `TRAINING_MIX`. tower: the learning rate of the vision tower, as a share.
     """
 
     name: str
@@ -27,6 +28,8 @@ class Stage:
     decay: int = 0
     drop: float = 0.0
     sequences: int = 0
+    hard: bool = False
+    tower: float = 0.5
     levels: dict[str, float] = field(default_factory=lambda: {"easy": 0.3, "medium": 0.55, "hard": 0.15})
 
 
@@ -34,13 +37,13 @@ PLANS: dict[str, tuple[Stage, ...]] = {
     "nano": (
         Stage("vision", 1300, language=False, scenes=48, peak=4e-3, end=2e-3, decay=300),
         Stage("single", 900, levels={"easy": 0.5, "medium": 0.5}),
-        Stage("mixed", 1300, warm=1, sequences=8),
-        Stage("decay", 500, warm=1, decay=500, drop=0.35, sequences=6),
+        Stage("mixed", 700, warm=1, sequences=8, hard=True, tower=0.25),
+        Stage("decay", 1000, warm=1, decay=1000, drop=0.2, sequences=6, hard=True, tower=0.25),
     ),
     "mrope": (
         Stage("vision", 1000, language=False, scenes=32, peak=4e-3, end=2e-3, decay=300),
         Stage("single", 900, levels={"easy": 0.5, "medium": 0.5}),
-        Stage("mixed", 1300, warm=1, sequences=8),
-        Stage("decay", 500, warm=1, decay=500, drop=0.35, sequences=6),
+        Stage("mixed", 400, warm=1, sequences=8, hard=True, tower=0.25),
+        Stage("decay", 800, warm=1, decay=800, drop=0.2, sequences=6, hard=True, tower=0.25),
     ),
 }

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from training.testbed.data import IGNORED, TRAINING_MIX, Batch, draw
+from training.testbed.data import HARD_MIX, IGNORED, TRAINING_MIX, Batch, draw
 from training.testbed.families import FAMILIES, Mrope, Nano, Prompt
 from training.testbed.network import BFLOAT16, Heads, answered, by_type, evaluate, forward
 from training.testbed.stages import PLANS, Stage
@@ -41,17 +41,18 @@ def initialise(model: PreTrainedModel) -> None:
             linear.weight.data.mul_(2 / math.sqrt(2 * len(text.layers)))
 
 
-def optimizers(family: Nano | Mrope, model: PreTrainedModel, heads: Heads) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Muon for the matrices of the decoder layers, AdamW for the rest; with each one's share of the learning rate."""
+def optimizers(family: Nano | Mrope, model: PreTrainedModel, heads: Heads) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the decoder layers, AdamW for the other weights, and last AdamW for the vision tower and
+    the heads."""
     tower = set(map(id, family.tower(model).parameters()))
     named = [(name, parameter) for name, parameter in model.named_parameters() if id(parameter) not in tower]
     matrices = [parameter for name, parameter in named if parameter.ndim == 2 and ".layers." in name]
     others = [parameter for name, parameter in named if not (parameter.ndim == 2 and ".layers." in name)]
     seeing = [*family.tower(model).parameters(), *heads.parameters()]
     return [
-        (torch.optim.Muon(matrices, lr=1.0, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"), 1.0),
-        (torch.optim.AdamW(others, lr=1.0, betas=(0.9, 0.98), weight_decay=0.01), 1.0),
-        (torch.optim.AdamW(seeing, lr=1.0, betas=(0.9, 0.98), weight_decay=0.05), 0.5),
+        torch.optim.Muon(matrices, lr=1.0, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=1.0, betas=(0.9, 0.98), weight_decay=0.01),
+        torch.optim.AdamW(seeing, lr=1.0, betas=(0.9, 0.98), weight_decay=0.05),
     ]
 
 
@@ -109,11 +110,11 @@ def next_batch(rng: np.random.Generator, stage: Stage, step: int) -> tuple[Kind,
         kind: Kind = "pair" if step % stage.sequences == 3 else "video"
         count = stage.scenes // 2 if kind == "pair" else stage.scenes // 4
         return kind, draw(rng, kind, count, 8)
+    mix = HARD_MIX if stage.hard else TRAINING_MIX
     names = list(stage.levels)
-    level = LEVELS[names[int(np.searchsorted(np.cumsum(list(stage.levels.values())), rng.random() * 0.999))]]  # type: ignore[index]
-    return "image", draw(
-        rng, "image", stage.scenes, stage.questions if stage.language else 1, level=level, mix=TRAINING_MIX
-    )
+    bounds = np.cumsum(list(stage.levels.values()))
+    level = LEVELS[names[int(np.searchsorted(bounds, rng.random() * 0.999))]]  # type: ignore[index]
+    return "image", draw(rng, "image", stage.scenes, stage.questions if stage.language else 1, level=level, mix=mix)
 
 
 def main() -> None:
@@ -141,7 +142,7 @@ def main() -> None:
         saved = torch.load(checkpoint, weights_only=False)
         model.load_state_dict(saved["model"])
         heads.load_state_dict(saved["heads"])
-        for (tuner, _), state in zip(tuners, saved["tuners"], strict=True):
+        for tuner, state in zip(tuners, saved["tuners"], strict=True):
             tuner.load_state_dict(state)
         rng.bit_generator.state = saved["rng"]
         first, start, spent = saved["stage"], saved["step"], saved["seconds"]
@@ -152,7 +153,7 @@ def main() -> None:
         state = {
             "model": model.state_dict(),
             "heads": heads.state_dict(),
-            "tuners": [tuner.state_dict() for tuner, _ in tuners],
+            "tuners": [tuner.state_dict() for tuner in tuners],
             "rng": rng.bit_generator.state,
             "stage": stage,
             "step": step,
@@ -168,7 +169,7 @@ def main() -> None:
         if number < first:
             continue
         for step in range(start if number == first else 0, stage.steps):
-            for tuner, share in tuners:
+            for tuner, share in zip(tuners, (1.0, 1.0, stage.tower), strict=True):
                 for group in tuner.param_groups:
                     group["lr"] = rate(stage, step) * share
             kind, batch = next_batch(rng, stage, step)
@@ -178,7 +179,7 @@ def main() -> None:
             loss, seen = losses(family, model, heads, batch, kind, stage, keep)
             loss.backward()
             nn.utils.clip_grad_norm_([*model.parameters(), *heads.parameters()], 1.0)
-            for tuner, _ in tuners:
+            for tuner in tuners:
                 tuner.step()
                 tuner.zero_grad(set_to_none=True)
             if step % 20 == 0 or (kind != "image" and step % 40 < 8):

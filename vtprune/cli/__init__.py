@@ -9,6 +9,8 @@ import typer
 from vtprune.cli.describe import describe_name
 from vtprune.cli.listing import list_names
 from vtprune.cli.run import run_recipe
+from vtprune.cli.study import app as study_app
+from vtprune.cli.testbed import app as testbed_app
 from vtprune.cli.validate import validate_recipe
 
 app = typer.Typer(
@@ -22,6 +24,8 @@ app.command("list")(list_names)
 app.command("describe")(describe_name)
 app.command("validate")(validate_recipe)
 app.command("run")(run_recipe)
+app.add_typer(study_app, name="study")
+app.add_typer(testbed_app, name="testbed")
 
 
 def _version(wanted: bool) -> None:

@@ -1,6 +1,8 @@
-"""The embedded default: a miniature LLaVA, its processor and two photographs, all of them made or stored offline.
+"""Miniature models, scenes and questions that come with vtprune; nothing is downloaded.
 
-Importing this package costs nothing: torch and transformers are imported when `load_default` is first looked up.
+`load` gives a trained model of the testbed by name, `vtprune.testbed.tasks.Testbed` asks it questions, and
+`load_default` builds a larger model with random weights for photographs. Importing this package costs nothing: torch
+and transformers are imported when a function that needs them is first called.
 """
 
 from __future__ import annotations
@@ -10,14 +12,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vtprune.testbed.default import DEFAULT_NOTE, default_prompt, load_default
+    from vtprune.testbed.models import load, names
     from vtprune.testbed.pictures import photo, photos
 
-__all__ = ["DEFAULT_NOTE", "default_prompt", "load_default", "photo", "photos"]
+__all__ = ["DEFAULT_NOTE", "default_prompt", "load", "load_default", "names", "photo", "photos"]
 
 _HOME = {
     "DEFAULT_NOTE": "default",
     "default_prompt": "default",
+    "load": "models",
     "load_default": "default",
+    "names": "models",
     "photo": "pictures",
     "photos": "pictures",
 }

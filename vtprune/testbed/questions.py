@@ -105,7 +105,8 @@ def _place(type: str, *, color: bool) -> Maker:
 
 
 def _exist(grid: Grid) -> Question | None:
-    """Half are there. The others name a digit and a colour that are both in the scene, but not together."""
+    """Whether a coloured digit is there; about two in three are. The others name a digit and a colour that are both in the
+    scene, but not together (half of the draws, of which some find no such pair)."""
     one, other = grid.pick(list(grid.at)), grid.pick(list(grid.at))
     assert one is not None
     assert other is not None
@@ -144,12 +145,12 @@ def _hop(type: str, *, color: bool) -> Maker:
             if 0 <= row < GRID and 0 <= column < GRID:
                 pairs[cell] = row * GRID + column
         full = [cell for cell, neighbour in pairs.items() if neighbour in grid.at]
-        cell = grid.pick(full if full and grid.rng.random() < 0.9 else list(pairs))
-        if cell is None:
+        near = grid.pick(full if full and grid.rng.random() < 0.9 else list(pairs))
+        if near is None:
             return None
         place = f"{direction} of" if right else direction
-        words = f"what {'color' if color else 'digit'} is {place} the {grid.name(cell, color=by_color)} ?"
-        return grid.ask(type, words, [grid.name(pairs[cell], color=color)], [cell, pairs[cell]])
+        words = f"what {'color' if color else 'digit'} is {place} the {grid.name(near, color=by_color)} ?"
+        return grid.ask(type, words, [grid.name(pairs[near], color=color)], [near, pairs[near]])
 
     return make
 

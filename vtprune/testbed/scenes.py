@@ -13,7 +13,7 @@ Everything is drawn from the numpy generator that is passed in; an evaluation dr
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,13 @@ class Scenes:
     def only(self, visible: NDArray[np.bool_]) -> Scenes:
         """The same scenes with only the digits of the cells in `visible`, bool `[scene, cell]`."""
         return replace(self, digit=np.where(visible, self.digit, -1), color=np.where(visible, self.color, -1))
+
+    def repeated(self, times: int) -> Scenes:
+        """Each scene ``times`` times in a row."""
+        arrays: dict[str, Any] = {
+            name: np.repeat(value, times, axis=0) for name, value in vars(self).items() if name != "noise"
+        }
+        return replace(self, **arrays)
 
     def rearranged(self, source: NDArray[np.int64]) -> Scenes:
         """The same scenes with the content of cell `source[scene, cell]` in each cell."""

@@ -59,10 +59,7 @@ def draw_video(rng: np.random.Generator, split: Split) -> tuple[Scenes, Sequence
     for moment in range(MOMENTS):
         source[moment, [mover, path[moment]]] = source[moment, [path[moment], mover]]
         visible[moment, [path[moment], *stay, *born[:moment]]] = True
-    repeated = Scenes(
-        **{name: value if name == "noise" else np.repeat(value, MOMENTS, axis=0) for name, value in vars(first).items()}
-    )
-    scenes = repeated.rearranged(source).only(visible)
+    scenes = first.repeated(MOMENTS).rearranged(source).only(visible)
     return scenes, Sequence(rng, _grids(rng, scenes), tuple(born.tolist()), path, direction)
 
 
@@ -118,7 +115,7 @@ def _more(sequence: Sequence) -> Question:
     counts = [len(grid.at) for grid in sequence.grids]
     answer = "same" if counts[0] == counts[1] else ORDINALS[counts[1] > counts[0]]
     cells = tuple((grid.image, cell) for grid in sequence.grids for cell in grid.at)
-    return Question("more", tuple(["which", "image", "has", "more", "digits", "?"]), (answer,), cells)
+    return Question("more", ("which", "image", "has", "more", "digits", "?"), (answer,), cells)
 
 
 def _when(sequence: Sequence) -> Question | None:

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The demonstration of `make demo`: the embedded miniature model, a photograph and two recipes.
-# usage: demo.sh VTPRUNE OUT, where VTPRUNE is the command and OUT the folder for the pictures.
+# What `make photo` runs: the embedded miniature model, a photograph and two recipes.
+# usage: photo.sh VTPRUNE OUT, where VTPRUNE is the command and OUT the folder for the pictures.
 set -eu
 vtprune=$1
 out=$2

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.study.fake import register_fake
+from vtprune.core.errors import UnknownNameError
+from vtprune.studies import shipped
+from vtprune.study.cell import ModelRef
+from vtprune.study.file import StudyError, StudyFile, load_study
+
+SMALL = {"name": "small", "models": ["a/b"], "tasks": ["fake"], "recipes": ["fastv"]}
+RANDOM = {"stages": [{"site": "projector.output", "scorer": "random", "budget": 0.5}]}
+
+
+@pytest.fixture(autouse=True)
+def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    register_fake(monkeypatch)
+
+
+def problems(**changes: object) -> tuple[str, ...]:
+    with pytest.raises(StudyError) as caught:
+        StudyFile.parse({**SMALL, **changes})
+    return caught.value.problems
+
+
+def test_defaults_are_filled_in_and_survive_a_round_trip_through_json() -> None:
+    study = StudyFile.parse(SMALL)
+    assert study.models == (ModelRef("a/b"),)
+    assert study.recipes[0].label == "fastv"
+    assert (study.seeds, study.limit, study.compare_to, study.baselines.without) == ((0,), None, "random", ())
+    assert StudyFile.parse(json.loads(json.dumps(study.to_dict()))) == study
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_shipped_studies_load_round_trip_and_say_what_they_show(name: str) -> None:
+    study = load_study(name)
+    assert study.name == name
+    assert shipped()[name] == study.description != ""
+    assert not study.baselines.without
+    assert StudyFile.parse(json.loads(json.dumps(study.to_dict()))) == study
+
+
+def test_every_problem_is_reported_at_once() -> None:
+    found = problems(
+        models=[{"id": "a/b", "dtyp": "float32"}, {"dtype": "float8"}],
+        tasks=["faek"],
+        recipes=["fastw", {"recipe": "fastv", "lable": "x"}, {"recipe": "fastv", "set": {"stages.3.budget": 0.5}}],
+        seeds=[],
+        axes={"budget": []},
+        limit=0,
+        batchsize=3,
+    )
+    text = "\n".join(found)
+    for wanted in (
+        "models[0]: unknown field 'dtyp'. Did you mean 'dtype'",
+        "models[1]: a model is a name or a mapping with 'id'",
+        "models[1]: unknown dtype 'float8'",
+        "tasks[0]: unknown task 'faek'. Did you mean 'fake'",
+        "recipes[0]: unknown recipe 'fastw'. Did you mean 'fastv'",
+        "recipes[1]: unknown field 'lable'. Did you mean 'label'",
+        "recipes[2]: fastv: override 'stages.3.budget'",
+        "seeds: Tuple should have at least 1 item",
+        "axes.budget: Tuple should have at least 1 item",
+        "limit: Input should be greater than or equal to 1",
+        "the study: unknown field 'batchsize'. Did you mean 'batch_size'",
+    ):
+        assert wanted in text, text
+    assert len(found) == 11
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"recipes": ["fastv", "fastv"]}, "label 'fastv' is taken by another recipe"),
+        ({"recipes": ["random"]}, "label 'random' is taken by a baseline"),
+        ({"recipes": [{"recipe": RANDOM}]}, "a recipe written inside the study needs a 'label'"),
+        ({"compare_to": "fastvv"}, "compare_to: nothing is labelled 'fastvv'. Did you mean 'fastv'"),
+        ({"baselines": {"without": ["random"]}}, "compare_to: nothing is labelled 'random'"),
+        ({"baselines": {"without": ["downsampling"]}}, "'full', 'random', 'uniform_grid' or 'downsample'"),
+        ({"seeds": [0, 1, 0]}, "0 is listed twice"),
+        ({"tasks": ["fake", "fake"]}, "listed twice"),
+        ({"factorial": {"site": "llm.layer[2]", "scorers": "all"}}, "unknown site 'llm.layer[2]'"),
+        ({"recipes": [{"recipe": "fastv", "controls": ["inverse"]}]}, "'inverted'"),
+        ({"name": "a/b"}, "name"),
+    ],
+)
+def test_what_is_wrong_is_said(changes: dict[str, object], wanted: str) -> None:
+    assert wanted in "\n".join(problems(**changes))
+
+
+def test_the_label_random_is_free_without_the_baseline() -> None:
+    study = StudyFile.parse({**SMALL, "recipes": ["random"], "baselines": {"without": ["random"]}})
+    assert study.recipes[0].label == study.compare_to == "random"
+
+
+def test_relative_paths_start_from_the_files_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    (home / "models" / "mine").mkdir(parents=True)
+    (home / "mine.yaml").write_text(yaml.safe_dump({"name": "own", **RANDOM}))
+    data = {
+        **SMALL,
+        "models": ["models/mine", {"id": "./other"}, "llava-hf/llava-1.5-7b-hf", "testbed/nano"],
+        "tasks": [{"name": "fake", "path": "pictures"}],
+        "recipes": ["mine.yaml", {"recipe": "mine.yaml", "label": "again"}, "fastv"],
+    }
+    (home / "study.yaml").write_text(yaml.safe_dump(data))
+    monkeypatch.chdir(tmp_path)
+    study = load_study("home/study.yaml")
+    ids = [model.id for model in study.models]
+    assert ids == [str(home / "models/mine"), str(home / "other"), "llava-hf/llava-1.5-7b-hf", "testbed/nano"]
+    assert study.tasks[0].path == home / "pictures"  # type: ignore[attr-defined]
+    assert [entry.label for entry in study.recipes] == ["own", "again", "fastv"]
+    assert study.recipes[1].load().name == "own"
+
+
+def test_a_missing_recipe_is_missed_beside_the_study(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**SMALL, "recipes": ["own.yaml"]}))
+    with pytest.raises(StudyError) as caught:
+        load_study(tmp_path / "study.yaml")
+    assert f"recipes[0]: {tmp_path / 'own.yaml'}: no such file" in str(caught.value)
+
+
+def test_an_unknown_study_and_a_missing_file() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown study 'quickstrat'. Did you mean 'quickstart'"):
+        load_study("quickstrat")
+    with pytest.raises(StudyError, match="no such file"):
+        load_study("quickstart.yaml")
+    with pytest.raises(StudyError, match="a study is a mapping"):
+        StudyFile.parse(["a"])
+
+
+def test_a_file_that_is_no_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("name: [")
+    with pytest.raises(StudyError, match="not valid YAML"):
+        load_study(path)

@@ -1,0 +1,141 @@
+"""What a cell's id is the hash of: everything that acts on its results, and nothing that only names it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vtprune.core.errors import UnknownNameError
+from vtprune.core.plugins import registry
+from vtprune.core.recipe import Recipe
+from vtprune.core.task import Task
+from vtprune.loading import TESTBED, LoadError, pick_device
+from vtprune.study.cell import ModelRef, Variant
+from vtprune.study.file import is_path
+from vtprune.study.grid import components
+
+PACKAGES = ("vtprune", "torch", "transformers", "numpy")
+
+
+def pinned(ref: ModelRef) -> ModelRef:
+    """The model with the revision of a Hub id resolved to a commit, so that every worker loads the same weights.
+
+    The commit in the local cache counts before the Hub's, so that a study goes on with the weights it began with. Where
+    neither is to be had the reference stays as it is.
+    """
+    if folder(ref) is not None:
+        return ref
+    commit = _commit(ref.id, ref.revision)
+    return ref if commit is None else replace(ref, revision=commit)
+
+
+def folder(ref: ModelRef) -> Path | None:
+    """Where a testbed model or a local model lies; None for a Hub id.
+
+    Raises UnknownNameError for an unknown testbed model, LoadError for a folder that is not there.
+    """
+    if ref.id.startswith(TESTBED):
+        from vtprune.testbed.models import folder as testbed_folder
+
+        return testbed_folder(ref.id.removeprefix(TESTBED))
+    local = Path(ref.id).expanduser()
+    if local.is_dir():
+        return local
+    if ref.id.startswith((".", "/", "~")):
+        raise LoadError(f"model directory {ref.id} does not exist")
+    return None
+
+
+def model_identity(ref: ModelRef) -> dict[str, Any]:
+    """JSON-ready; a folder counts by its content, wherever it lies. Raises as `folder` and `pick_device` do."""
+    where = folder(ref)
+    return {
+        "id": ref.id if where is None or ref.id.startswith(TESTBED) else None,
+        "revision": (ref.revision or "main") if where is None else None,
+        "weights": None if where is None else fingerprint(where),
+        "dtype": ref.dtype,
+        "attn": ref.attn,
+        "device": pick_device(ref.device).type,
+    }
+
+
+def task_identity(task: Task, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON-ready; plain: the task's `dump`. What lies at a path counts by the task's fingerprint, wherever it lies."""
+    content = task.fingerprint()
+    acting = {key: value for key, value in plain.items() if not (content and is_path(type(task), key))}
+    return {"task": acting, "fingerprint": content, **_origin("task", type(task))}
+
+
+def variant_identity(variant: Variant) -> dict[str, Any]:
+    """JSON-ready: the recipe's hash, and each of its components with origin, version and revision."""
+    if variant.recipe is None:
+        return {"recipe": None, "components": [], "downsample": variant.downsample}
+    recipe = Recipe.parse(variant.recipe)
+    found = {(part.kind, type(part)): part for stage in recipe.stages for part in components(stage)}
+    parts = [{"kind": kind, **_origin(kind, cls)} for kind, cls in found]
+    return {
+        "recipe": recipe.hash,
+        "components": sorted(parts, key=lambda part: (part["kind"], part["name"])),
+        "downsample": variant.downsample,
+    }
+
+
+def settings_identity(limit: int | None, batch_size: int, threads: int, keep_indices: int) -> dict[str, Any]:
+    """JSON-ready: how a study runs its cells, and with which packages."""
+    return {
+        "limit": limit,
+        "batch_size": batch_size,
+        "threads": threads,
+        "keep_indices": keep_indices,
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def fingerprint(where: Path) -> str:
+    """sha256 (hex) over the names and contents of a model's files: weights, configuration, tokenizer, processor.
+
+    Prose (``.md``), hidden files and folders inside do not count. Read once per process.
+    """
+    return _fingerprint(where.resolve())
+
+
+@cache
+def _fingerprint(where: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(where.iterdir()):
+        if path.is_file() and not path.name.startswith(".") and path.suffix != ".md":
+            with path.open("rb") as file:
+                total.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
+    return total.hexdigest()
+
+
+@cache
+def _commit(name: str, revision: str | None) -> str | None:
+    """The commit of a Hub model's snapshot: the cached one, else that of its configuration, which is fetched."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json", revision=revision)
+    if not isinstance(found, str):
+        with suppress(Exception):  # offline, private or no such model: loading it says which
+            found = hf_hub_download(name, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
+def _origin(kind: str, cls: type[Any]) -> dict[str, Any]:
+    try:
+        name = registry().name_of(kind, cls)
+    except UnknownNameError:
+        return {
+            "name": f"{cls.__module__}:{cls.__qualname__}",
+            "origin": None,
+            "version": None,
+            "revision": cls.revision,
+        }
+    entry = registry().entry(kind, name)
+    return {"name": name, "origin": entry.origin, "version": entry.version, "revision": cls.revision}

@@ -1,0 +1,190 @@
+"""The plan of a study: every cell, what was refused and why, and what it will cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from vtprune.core.engine.plan import bind
+from vtprune.core.errors import BindingError, VtpruneError
+from vtprune.core.recipe import Recipe
+from vtprune.core.spec import dump
+from vtprune.core.task import Sample, Task
+from vtprune.loading import LoadError
+from vtprune.study import identity
+from vtprune.study.cell import Cell, ModelRef, Variant
+from vtprune.study.estimate import Workload, sample_flops, workload
+from vtprune.study.factorial import LABEL, Refusal, factorial
+from vtprune.study.file import StudyError, StudyFile
+from vtprune.study.grid import SEED, components, variants
+from vtprune.study.skeleton import skeleton
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PEEK = 8
+"""How many samples of a task are looked at while planning."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """cells: in the order in which they run, each id once. refused: what cannot run, with reasons. merged: what is
+    planned once under two names. notes: what could not be checked or estimated. flops: of each cell by id, roughly;
+    cells without an estimate are missing. samples: of each cell, at most, or None where it is not known."""
+
+    study: StudyFile
+    cells: tuple[Cell, ...]
+    refused: tuple[Refusal, ...]
+    merged: tuple[str, ...]
+    notes: tuple[str, ...]
+    flops: Mapping[str, float]
+
+    @property
+    def samples(self) -> int | None:
+        """Answers to generate in all, at most; None without a limit."""
+        return None if self.study.limit is None else self.study.limit * len(self.cells)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: the study with what was refused, merged and noted, as the store keeps it."""
+        return {
+            **self.study.to_dict(),
+            "refused": [asdict(refusal) for refusal in self.refused],
+            "merged": list(self.merged),
+            "notes": list(self.notes),
+        }
+
+
+def make_plan(study: StudyFile) -> Plan:
+    """Every cell of a study: models x tasks x variants.
+
+    Recipes are checked against each model (without its weights) and each task; what does not fit is refused with the
+    reason. Raises StudyError naming every recipe, axis, control and model that cannot be planned at all.
+    """
+    problems: list[str] = []
+    found: list[Variant] = []
+    refused: list[Refusal] = []
+    for make in (lambda: (variants(study), []), lambda: factorial(study)):
+        try:
+            made, no = make()
+            found += made
+            refused += no
+        except StudyError as error:
+            problems += error.problems
+    models = []
+    for ref in study.models:
+        try:
+            pin = identity.pinned(ref)
+            models.append((pin, identity.model_identity(pin)))
+        except VtpruneError as error:
+            problems.append(f"model {ref.id!r}: {error}")
+    if problems:
+        raise StudyError(problems, f"study {study.name!r}")
+    refused += _refused_downsampling(study, found)
+    notes: list[str] = []
+    cells: dict[str, Cell] = {}
+    merged: list[str] = []
+    flops: dict[str, float] = {}
+    settings = identity.settings_identity(study.limit, study.batch_size, study.threads, study.keep_indices)
+    names = [identity.variant_identity(variant) for variant in found]
+    tasks = [(task, dump(task), list(islice(task.samples(), PEEK))) for task in study.tasks]
+    for ref, model_part in models:
+        bones = _skeleton(ref, notes)
+        fits = _fitting(found, ref, bones, refused)
+        for task, plain, peek in tasks:
+            task_part = identity.task_identity(task, plain)
+            load = _workload(ref, bones, task, plain["name"], peek, notes)
+            for number in fits:
+                variant = found[number]
+                if reason := _unfit(variant, peek):
+                    refused.append(Refusal(_without_levels(variant), f"task {plain['name']!r}: {reason}", ref.id))
+                    continue
+                parts = {"model": model_part, "task": task_part, "variant": names[number], **settings}
+                cell = Cell(ref, plain, variant, study.limit, study.batch_size, parts, study.keep_indices)
+                if cell.id in cells:
+                    cells[cell.id], said = _merge(cells[cell.id], cell)
+                    merged.append(said)
+                    continue
+                cells[cell.id] = cell
+                if load is not None and bones is not None and study.limit is not None:
+                    flops[cell.id] = study.limit * sample_flops(bones[0], load, variant)
+    unique = tuple(dict.fromkeys(refused))
+    return Plan(study, tuple(cells.values()), unique, tuple(dict.fromkeys(merged)), tuple(notes), flops)
+
+
+Bones = tuple["PreTrainedModel", Any] | None
+
+
+def _skeleton(ref: ModelRef, notes: list[str]) -> Bones:
+    try:
+        return skeleton(ref)
+    except LoadError as error:
+        notes.append(f"{ref.id}: recipes could not be checked against it and its cost is not known: {error}")
+        return None
+
+
+def _fitting(found: list[Variant], ref: ModelRef, bones: Bones, refused: list[Refusal]) -> list[int]:
+    """Places of the variants that can be bound to a model; the others are refused."""
+    fits = []
+    for number, variant in enumerate(found):
+        if bones is not None and variant.recipe is not None:
+            try:
+                bind(Recipe.parse(variant.recipe), bones[0])
+            except BindingError as error:
+                what, expected = _without_levels(variant), variant.label == LABEL
+                refused.append(Refusal(what, "; ".join(error.problems), ref.id, expected))
+                continue
+        fits.append(number)
+    return fits
+
+
+def _without_levels(variant: Variant) -> str:
+    """The name without budget and seed, on which binding does not depend."""
+    axes = {axis: value for axis, value in variant.axes.items() if axis not in ("budget", SEED)}
+    return " x ".join(map(str, axes.values())) if variant.label == LABEL else replace(variant, axes=axes).name
+
+
+def _workload(
+    ref: ModelRef, bones: Bones, task: Task, name: str, peek: list[Sample], notes: list[str]
+) -> Workload | None:
+    if not peek:
+        raise StudyError([f"task {name!r} has no samples"])
+    if bones is None:
+        return None
+    try:
+        return workload(*bones, peek, task.max_new_tokens)
+    except (VtpruneError, StopIteration) as error:
+        notes.append(f"{ref.id}, task {name!r}: the cost is not known: {error}")
+        return None
+
+
+def _unfit(variant: Variant, peek: list[Sample]) -> str | None:
+    """Why a variant cannot run on a task, or None."""
+    if variant.recipe is None or any(sample.regions for sample in peek):
+        return None
+    parts = components(list(Recipe.parse(variant.recipe).stages))
+    if any(need.kind == "annotation" for part in parts for need in part.needs()):
+        return (
+            f"it does not say where answers are (none of its first {len(peek)} samples has regions), which this needs"
+        )
+    return None
+
+
+def _refused_downsampling(study: StudyFile, found: Iterable[Variant]) -> list[Refusal]:
+    if "downsample" in study.baselines.without:
+        return []
+    have = {str(variant.axes.get("budget")) for variant in found if variant.label == "downsample"}
+    wanted = {str(variant.axes.get("budget")) for variant in found if variant.role == "baseline"}
+    reason = "a share of the pixels is known only for a budget above 0 that is a share of the tokens (keep_ratio)"
+    return [Refusal(f"downsample budget={level}", reason, expected=True) for level in sorted(wanted - have)]
+
+
+def _merge(first: Cell, second: Cell) -> tuple[Cell, str]:
+    """One cell for two variants that are the same thing. A combination of the factorial lends its axes to the cell that
+    was there, so that attribution finds its design complete."""
+    said = f"{second.variant.name} is the same as {first.variant.name}; planned once, under the latter name"
+    if second.variant.label == LABEL:
+        axes = {**first.variant.axes, **second.variant.axes}
+        return replace(first, variant=replace(first.variant, axes=axes)), said
+    return first, said

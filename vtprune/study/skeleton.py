@@ -1,0 +1,48 @@
+"""A model without its weights: enough to check recipes against it and to count what it would cost."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtprune.core.errors import VtpruneError
+from vtprune.loading import TESTBED, LoadError
+from vtprune.study.cell import ModelRef
+from vtprune.study.identity import folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@lru_cache(maxsize=4)
+def skeleton(ref: ModelRef) -> tuple[PreTrainedModel, Any]:
+    """The model with its parameters on PyTorch's meta device, and its processor. (Testbed models are so small that they
+    come whole.) Of a Hub id only the configuration and the processor are fetched.
+
+    Raises LoadError if there is no such model here or on the Hub, UnsupportedModelError if no adapter knows it.
+    """
+    if ref.id.startswith(TESTBED):
+        from vtprune.testbed.models import load
+
+        return load(ref.id.removeprefix(TESTBED))
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    from vtprune.core.adapter import find_adapter
+
+    where: str | Path = folder(ref) or ref.id
+    version = {} if isinstance(where, Path) or ref.revision is None else {"revision": ref.revision}
+    options = {} if ref.attn is None else {"attn_implementation": ref.attn}
+    try:
+        config = AutoConfig.from_pretrained(where, **version)
+        if config.architectures:
+            find_adapter(config.architectures)
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(config, **options)
+        return model.eval(), AutoProcessor.from_pretrained(where, **version)
+    except VtpruneError:
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        raise LoadError(f"{type(error).__name__}: {first}") from error

@@ -1,0 +1,1 @@
+"""Tasks that come with vtprune, beside those of the testbed."""
