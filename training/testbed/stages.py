@@ -38,12 +38,12 @@ PLANS: dict[str, tuple[Stage, ...]] = {
         Stage("vision", 1300, language=False, scenes=48, peak=4e-3, end=2e-3, decay=300),
         Stage("single", 900, levels={"easy": 0.5, "medium": 0.5}),
         Stage("mixed", 700, warm=1, sequences=8, hard=True, tower=0.25),
-        Stage("decay", 1000, warm=1, decay=1000, drop=0.2, sequences=6, hard=True, tower=0.25),
+        Stage("decay", 1700, warm=1, decay=1700, drop=0.2, sequences=10, hard=True, tower=0.25),
     ),
     "mrope": (
         Stage("vision", 1000, language=False, scenes=32, peak=4e-3, end=2e-3, decay=300),
         Stage("single", 900, levels={"easy": 0.5, "medium": 0.5}),
         Stage("mixed", 400, warm=1, sequences=8, hard=True, tower=0.25),
-        Stage("decay", 800, warm=1, decay=800, drop=0.2, sequences=6, hard=True, tower=0.25),
+        Stage("decay", 1500, warm=1, decay=1500, drop=0.2, sequences=10, hard=True, tower=0.25),
     ),
 }

@@ -47,10 +47,17 @@ def load_folder(where: Path, dtype: torch.dtype | None = None) -> tuple[PreTrain
     """As `load`, from a folder like those of `weights/`."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
 
     from vtprune.testbed.processing import QwenProcessor
 
-    model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype or torch.float32, local_files_only=True)
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # a model of five megabytes is there at once
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype or torch.float32, local_files_only=True)
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     processor: Any
     if model.config.model_type == "qwen2_5_vl":
         processor = QwenProcessor.from_pretrained(where)

@@ -105,8 +105,8 @@ def _place(type: str, *, color: bool) -> Maker:
 
 
 def _exist(grid: Grid) -> Question | None:
-    """Whether a coloured digit is there; about two in three are. The others name a digit and a colour that are both in the
-    scene, but not together (half of the draws, of which some find no such pair)."""
+    """Whether a coloured digit is there; about two in three are. The others name a digit and a colour that are both in
+    the scene, but not together (half of the draws; some of them find no such pair)."""
     one, other = grid.pick(list(grid.at)), grid.pick(list(grid.at))
     assert one is not None
     assert other is not None
