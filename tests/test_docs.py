@@ -28,13 +28,14 @@ from vtprune import Recipe
 from vtprune.cli import app
 from vtprune.core.plugins import GROUP, registry
 from vtprune.core.registry import KINDS
+from vtprune.study.file import StudyFile
 from vtprune.testbed import photo
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
-LANGUAGES = {"python", "yaml", "sh", "toml"}
+LANGUAGES = {"python", "yaml", "sh", "toml", "text"}
 VTPRUNE = [sys.executable, "-c", "from vtprune.cli import main; main()"]
 BACKTICKED_NAME = re.compile(r"`([a-z][a-z0-9_]+)`")
 
@@ -144,8 +145,13 @@ def test_python_examples_run(page: Path, folder: Path, monkeypatch: pytest.Monke
     [block for block in BLOCKS if block.language == "yaml" and "plugin" not in block.words],
     ids=lambda block: block.page.stem,
 )
-def test_yaml_examples_are_valid_recipes(block: Block) -> None:
-    recipe = Recipe.parse(yaml.safe_load(block.text), block.page.name)
+def test_yaml_examples_are_valid(block: Block, folder: Path) -> None:
+    data = yaml.safe_load(block.text)
+    if "tasks" in data:
+        study = StudyFile.parse(data, block.page.name, folder)
+        assert StudyFile.parse(study.to_dict()) == study
+        return
+    recipe = Recipe.parse(data, block.page.name)
     assert Recipe.parse(recipe.to_dict()) == recipe
 
 
@@ -160,7 +166,8 @@ def test_yaml_examples_of_plugins_are_valid_recipes(block: Block, folder: Path) 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_command_lines(page: Path, line: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines of ``vtprune`` are parsed and, if they name no model to download, run; ``make`` targets exist."""
+    """Lines of ``vtprune`` are parsed and, if they name no model to download and no study that has been run, run (a
+    study with two samples); ``make`` targets exist."""
     words = shlex.split(line, comments=True)
     if words[0] == "make":
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -168,8 +175,10 @@ def test_command_lines(page: Path, line: str, folder: Path, monkeypatch: pytest.
         return
     assert words[0] == "vtprune", f"{line!r} is neither vtprune nor make"
     parse(words[1:])
-    if "--model" in words:
+    if "--model" in words or words[1:3] == ["study", "report"]:
         return
+    if words[1:3] == ["study", "run"]:
+        words += ["--limit", "2"]
     prepare(page, folder)
     if is_plugin(page):
         run([*VTPRUNE, *words[1:]], folder)

@@ -199,7 +199,8 @@ def test_a_variant_that_stands_for_a_combination_is_in_the_design_and_keeps_its_
     ]
     answers = np.random.default_rng(0).random((len(axes), 12)) < 0.5
     plain = [FakeCell("factorial", scores_of(s), axes=a) for s, a in zip(answers, axes, strict=True)]
-    lent = [replace(cell, label="grid", role="baseline", axes={**cell.axes, "seed": 0}) for cell in plain[:1]]
+    loan = {f"factorial.{axis}": value for axis, value in plain[0].axes.items()}
+    lent = [replace(plain[0], label="grid", role="baseline", axes={"budget": 0.1, "seed": 0, **loan})]
     results = fake_results([*lent, *plain[1:]])
     found, whole = (attribute(each, resamples=100) for each in (results, fake_results(plain)))
     assert by(found.effects, "factor", "level") == pytest.approx(by(whole.effects, "factor", "level"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.study.fake import Fake, register_fake
+from vtprune.core.errors import ComponentError
 from vtprune.core.recipe import Recipe
 from vtprune.core.spec import build, dump
 from vtprune.core.task import Sample, Task
@@ -19,7 +22,7 @@ from vtprune.study import run_study
 from vtprune.study.cell import Cell, ModelRef, Variant
 from vtprune.study.prompts import encode
 from vtprune.study.rows import SampleRow, TimeRow
-from vtprune.study.worker import Worker
+from vtprune.study.worker import TaskError, Worker
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 STUDY: dict[str, Any] = {
@@ -62,6 +65,39 @@ def answer(job: Cell, chunks_done: int = 0) -> list[SampleRow]:
     Worker().run(job, claim, lambda count: None)
     assert claim.finished
     return claim.rows
+
+
+@pytest.fixture
+def fake_task(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    register_fake(monkeypatch)
+    return Fake(length=2)
+
+
+def test_an_oracle_answers_samples_without_regions_whatever_their_batch(
+    fake_task: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = fake_task.samples()
+    monkeypatch.setattr(Fake, "samples", lambda self: iter([first, replace(second, regions=())]))
+    stage = {"site": "projector.output", "scorer": "oracle", "selector": "top_k", "budget": 0.5}
+    rows = [answer(cell("testbed/nano", {"stages": [stage]}, fake_task, size)) for size in (1, 2)]
+    assert [row["kept"] for row in rows[0]] == [row["kept"] for row in rows[1]]
+    monkeypatch.setattr(Fake, "samples", lambda self: iter([replace(second, regions=())]))
+    with pytest.raises(ComponentError, match="reads annotations"):
+        answer(cell("testbed/nano", {"stages": [stage]}, fake_task))
+
+
+def test_a_task_that_breaks_its_contract_is_told_before_anything_is_stored(
+    fake_task: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = cell("testbed/nano", None, fake_task)
+    with monkeypatch.context() as patch:
+        first, _ = fake_task.samples()
+        patch.setattr(Fake, "samples", lambda self: iter([first, first]))
+        with pytest.raises(TaskError, match="'s0' to several samples"):
+            answer(job)
+    monkeypatch.setattr(Fake, "score", lambda self, sample, answer: 50.0)
+    with pytest.raises(TaskError, match=r"Fake\.score gave 50\.0 for sample 's0'"):
+        answer(job)
 
 
 def task(**parameters: Any) -> Task:

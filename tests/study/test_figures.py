@@ -19,7 +19,7 @@ from tests.study.frames import FakeCell, FakeResults, demo_results, fake_results
 from vtprune.core.task import Sample, Task, Video
 from vtprune.study.attribution import attribute
 from vtprune.study.figures import curves, effects, overlays, retention, style, timing, types
-from vtprune.study.figures.methods import Method, methods, variants
+from vtprune.study.figures.methods import Method, methods, name_without, variants
 from vtprune.study.statistics import Summary, summarise
 
 
@@ -353,3 +353,8 @@ def test_files_are_whole_and_the_same_whatever_the_users_settings(
             assert b"<dc:date>" not in content
         else:
             assert content.startswith(b"%PDF")
+
+
+def test_a_variant_that_stands_for_a_combination_is_called_as_in_tables() -> None:
+    axes = {"budget": 0.5, "factorial.scorer": "attention", "factorial.budget": 0.5}
+    assert name_without(axes, "fastv", ("seed",)) == "fastv budget=0.5"

@@ -86,6 +86,8 @@ def test_every_problem_is_reported_at_once() -> None:
         ({"factorial": {"site": "llm.layer[2]", "scorers": "all"}}, "unknown site 'llm.layer[2]'"),
         ({"recipes": [{"recipe": "fastv", "controls": ["inverse"]}]}, "'inverted'"),
         ({"name": "a/b"}, "name"),
+        ({"name": ".."}, "name"),
+        ({"recipes": [{"recipe": "fastv", "label": "factorial"}]}, "'factorial' is that of the cells of a factorial"),
     ],
 )
 def test_what_is_wrong_is_said(changes: dict[str, object], wanted: str) -> None:

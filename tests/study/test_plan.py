@@ -18,6 +18,7 @@ from vtprune.scorers.random import Random
 from vtprune.study import identity
 from vtprune.study.cell import Cell, ModelRef, Variant
 from vtprune.study.estimate import sample_flops, tokens_by_layer, workload
+from vtprune.study.factorial import LENT
 from vtprune.study.file import StudyError
 from vtprune.study.plan import Plan, make_plan
 from vtprune.study.prompts import encode
@@ -147,8 +148,38 @@ def test_equal_cells_are_planned_once_and_the_factorial_stays_complete(plan) -> 
     made = plan(recipes=["fastv", {"recipe": "fastv", "label": "twin"}], factorial=grid)
     assert len(ids(made)) == len(set(ids(made)))
     assert "twin budget=0.5 is the same as fastv budget=0.5; planned once, under the latter name" in made.merged
-    cells = {(c.variant.axes["scorer"], c.variant.axes["budget"]) for c in made.cells if "scorer" in c.variant.axes}
+    axes = [
+        {axis.removeprefix(LENT): value for axis, value in cell.variant.axes.items()}
+        for cell in made.cells
+        if cell.variant.axes.keys() & {"scorer", f"{LENT}scorer"}
+    ]
+    cells = {(of["scorer"], of["budget"]) for of in axes}
     assert cells == {(scorer, budget) for scorer in ("attention", "random") for budget in (0.5, 0.25)}
+
+
+def test_what_resizes_images_is_part_of_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {**dict.fromkeys(identity.PACKAGES, "1"), "torchvision": "0.1"}
+    monkeypatch.setattr(identity, "version", installed.__getitem__)
+    assert identity.settings_identity(1, 1, 1, 0)["versions"] == installed
+
+    def missing(package: str) -> str:
+        raise identity.PackageNotFoundError(package)
+
+    monkeypatch.setattr(identity, "version", missing)
+    assert identity.settings_identity(1, 1, 1, 0)["versions"]["torchvision"] is None
+
+
+def test_new_weights_in_the_same_folder_are_noticed_by_a_process_that_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    first = identity.fingerprint(tmp_path)
+    assert identity.fingerprint(tmp_path) == first
+    (tmp_path / "model.safetensors").write_bytes(b"three")
+    assert identity.fingerprint(tmp_path) != first
+
+
+def test_budgets_of_single_stages_give_baselines_too(plan) -> None:
+    made = plan(recipes=[{"recipe": "fastv", "axes": {"stages.0.budget": [0.25, 0.125]}}], axes={})
+    assert {cell.variant.axes["budget"] for cell in made.cells if cell.variant.label == "random"} == {0.25, 0.125}
 
 
 def test_downsampling_needs_a_share(plan) -> None:

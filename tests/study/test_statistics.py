@@ -34,6 +34,26 @@ def only(frame: pd.DataFrame, **where: object) -> pd.Series:
 # Summaries
 
 
+def test_a_factorial_made_by_hand_keeps_its_recipes_apart() -> None:
+    axes = {"selector": "top_k", "allocator": "uniform", "budget": 0.5}
+    cells = [
+        FakeCell("mine", scores_of(scores), axes={"scorer": name, **axes})
+        for name, scores in (("a", [1, 1, 1]), ("b", [0, 0, 0]))
+    ]
+    assert summarise(fake_results(cells), resamples=100).accuracy["accuracy"].tolist() == [1.0, 0.0]
+
+
+def test_budgets_of_single_stages_are_compared_with_equal_budgets_only() -> None:
+    cells = [FakeCell("random", scores_of([1, 0, 0]), axes={"budget": budget}) for budget in (0.25, 0.5)]
+    cells += [
+        FakeCell("one", scores_of([1, 1, 1]), axes={"stages.0.budget": 0.25}),
+        FakeCell("two", scores_of([1, 1, 1]), axes={"stages.0.budget": 0.5, "stages.1.budget": 0.25}),
+    ]
+    found = summarise(fake_results(cells), compare_to="random", resamples=100).comparisons
+    found = found[found["against"] == "random"]
+    assert list(zip(found["label"], found["reference"], strict=True)) == [("one", "random budget=0.25"), ("two", None)]
+
+
 def assert_equal(one: Summary, other: Summary, keys: list[str]) -> None:
     for name in ("accuracy", "types", "comparisons"):
         left, right = getattr(one, name), getattr(other, name)

@@ -160,6 +160,15 @@ def test_cells_of_a_factorial_are_left_to_attribution_and_that_is_said() -> None
     assert "The cells of the factorial are not listed." in sheet.footnotes
 
 
+def test_budgets_of_several_stages_have_a_row_each() -> None:
+    cells = [
+        FakeCell("two", scores_of(scores), axes={"stages.0.budget": 0.5, "stages.1.budget": second})
+        for second, scores in ((0.5, [1, 1, 1]), (0.25, [0, 0, 0]))
+    ]
+    (sheet,) = make_sheets(summarise(fake_results(cells), resamples=100))
+    assert [name for name, _ in sheet.rows] == ["two budget=0.5", "two budget=0.25"]
+
+
 def test_an_empty_summary_makes_empty_tables() -> None:
     summary = summarise(fake_results([]))
     assert to_markdown(summary) == to_latex(summary) == ""

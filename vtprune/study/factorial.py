@@ -21,6 +21,8 @@ from vtprune.study.file import Factorial, StudyError, StudyFile
 from vtprune.study.grid import BUDGET, SEED, budgets, text
 
 LABEL = "factorial"
+LENT = "factorial."
+"""Before the axes that a combination lends to a variant that is the same thing."""
 FACTORS = ("scorer", "selector", "allocator")
 
 

@@ -144,7 +144,7 @@ class StudyFile(_Part):
         compare with, beside the unpruned model.
     """
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     description: str = ""
     models: Annotated[
         tuple[Annotated[ModelRef, BeforeValidator(_model), PlainSerializer(lambda ref: dict(vars(ref)))], ...],
@@ -166,7 +166,11 @@ class StudyFile(_Part):
     @model_validator(mode="after")
     def _labels(self) -> StudyFile:
         labels = [name for name in BASELINES if name not in self.baselines.without]
-        problems = []
+        problems = [
+            f"label {entry.label!r} is that of the cells of a factorial; give this recipe a label of its own"
+            for entry in self.recipes
+            if entry.label == "factorial"
+        ]
         for entry in self.recipes:
             if entry.label in labels:
                 whose = "a baseline that is always there" if entry.label in BASELINES else "another recipe"

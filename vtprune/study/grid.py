@@ -44,9 +44,8 @@ def variants(study: StudyFile) -> list[Variant]:
 
 def budgets(study: StudyFile) -> list[Any]:
     """The levels of the budget: of the study's axis and the recipes' own; without any, the budgets in the recipes."""
-    levels = list(study.axes.get(BUDGET, ()))
-    for entry in study.recipes:
-        levels += (entry.axes or {}).get(BUDGET, ())
+    grids = [study.axes, *(entry.axes or {} for entry in study.recipes)]
+    levels = [level for axes in grids for path in axes if path.rpartition(".")[2] == BUDGET for level in axes[path]]
     if not levels:
         stages = [stage for entry in study.recipes for stage in entry.load().stages]
         levels = [_short_budget(stage.budget) for stage in stages if stage.budget is not None]

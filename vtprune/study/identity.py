@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from vtprune.study.cell import ModelRef, Variant
 from vtprune.study.file import is_path
 from vtprune.study.grid import components
 
-PACKAGES = ("vtprune", "torch", "transformers", "numpy")
+PACKAGES = ("vtprune", "torch", "transformers", "tokenizers", "numpy", "pillow", "torchvision")
+"""Torchvision is optional: image processors resize with it where it is installed, and with Pillow where it is not."""
 
 
 def pinned(ref: ModelRef) -> ModelRef:
@@ -93,26 +94,37 @@ def settings_identity(limit: int | None, batch_size: int, threads: int, keep_ind
         "batch_size": batch_size,
         "threads": threads,
         "keep_indices": keep_indices,
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: _version(package) for package in PACKAGES},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def fingerprint(where: Path) -> str:
     """sha256 (hex) over the names and contents of a model's files: weights, configuration, tokenizer, processor.
 
-    Prose (``.md``), hidden files and folders inside do not count. Read once per process.
+    Prose (``.md``), hidden files and folders inside do not count. A file is read again only if its size or its time of
+    change differs, so that a notebook notices new weights in the same folder.
     """
-    return _fingerprint(where.resolve())
+    total = hashlib.sha256()
+    for path in sorted(where.resolve().iterdir()):
+        if path.is_file() and not path.name.startswith(".") and path.suffix != ".md":
+            stat = path.stat()
+            content = _content(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+            total.update(f"{path.name}\0{content}\0".encode())
+    return total.hexdigest()
 
 
 @cache
-def _fingerprint(where: Path) -> str:
-    total = hashlib.sha256()
-    for path in sorted(where.iterdir()):
-        if path.is_file() and not path.name.startswith(".") and path.suffix != ".md":
-            with path.open("rb") as file:
-                total.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
-    return total.hexdigest()
+def _content(path: Path, inode: int, size: int, changed: int) -> str:
+    """sha256 (hex) of a file; inode, size and time of change (ns) tell one version of it from the next."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache

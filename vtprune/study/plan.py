@@ -16,7 +16,7 @@ from vtprune.loading import LoadError
 from vtprune.study import identity
 from vtprune.study.cell import Cell, ModelRef, Variant
 from vtprune.study.estimate import Workload, sample_flops, workload
-from vtprune.study.factorial import LABEL, Refusal, factorial
+from vtprune.study.factorial import LABEL, LENT, Refusal, factorial
 from vtprune.study.file import StudyError, StudyFile
 from vtprune.study.grid import SEED, components, variants
 from vtprune.study.skeleton import skeleton
@@ -89,11 +89,11 @@ def make_plan(study: StudyFile) -> Plan:
     settings = identity.settings_identity(study.limit, study.batch_size, study.threads, study.keep_indices)
     names = [identity.variant_identity(variant) for variant in found]
     tasks = [(task, dump(task), list(islice(task.samples(), PEEK))) for task in study.tasks]
+    task_parts = [identity.task_identity(task, plain) for task, plain, _ in tasks]  # may read every picture
     for ref, model_part in models:
         bones = _skeleton(ref, notes)
         fits = _fitting(found, ref, bones, refused)
-        for task, plain, peek in tasks:
-            task_part = identity.task_identity(task, plain)
+        for (task, plain, peek), task_part in zip(tasks, task_parts, strict=True):
             load = _workload(ref, bones, task, plain["name"], peek, notes)
             for number in fits:
                 variant = found[number]
@@ -185,6 +185,6 @@ def _merge(first: Cell, second: Cell) -> tuple[Cell, str]:
     was there, so that attribution finds its design complete."""
     said = f"{second.variant.name} is the same as {first.variant.name}; planned once, under the latter name"
     if second.variant.label == LABEL:
-        axes = {**first.variant.axes, **second.variant.axes}
+        axes = {**first.variant.axes, **{f"{LENT}{axis}": value for axis, value in second.variant.axes.items()}}
         return replace(first, variant=replace(first.variant, axes=axes)), said
     return first, said

@@ -157,8 +157,9 @@ def _entry(row: dict[str, Any], marks: dict[tuple[Any, ...], str], best: bool) -
 
 
 def _method(row: dict[str, Any]) -> str:
-    """Label and axes but the budget."""
-    axes = [f"{last(axis)}={value}" for axis, value in row["axes"].items() if last(axis) != "budget"]
+    """Label and axes but the budget of the column: the first one, of recipes with a budget for each stage."""
+    column = next((axis for axis in row["axes"] if last(axis) == "budget"), None)
+    axes = [f"{last(axis)}={value}" for axis, value in row["axes"].items() if axis != column]
     return " ".join([row["label"], *axes])
 
 

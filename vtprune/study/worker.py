@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 
 from vtprune.api import observe, prune
 from vtprune.core.engine.cost import CostModel
+from vtprune.core.errors import VtpruneError
 from vtprune.core.layout import SampleLayout
 from vtprune.core.recipe import Recipe
 from vtprune.core.spec import build
@@ -41,6 +43,10 @@ class Claim(Protocol):
     def finish(self) -> None: ...
 
 
+class TaskError(VtpruneError):
+    """A task that breaks its contract: two samples with one id, or a score outside 0 to 1."""
+
+
 class Worker:
     """Answers cells, one after another, and keeps the latest model and the latest task's samples.
 
@@ -64,12 +70,13 @@ class Worker:
         recipe = None if cell.variant.recipe is None else Recipe.parse(dict(cell.variant.recipe), cell.variant.label)
         run = observe(model) if recipe is None else prune(model, recipe)
         share = cell.variant.downsample
+        located = any(sample.regions for sample in samples)
         smaller = nullcontext() if share is None else downsampled(model, processor, share)
         with smaller as shrink:
             for chunk, batch in enumerate(_batches(samples, cell.batch_size)):
                 if chunk < claim.chunks_done:
                     continue
-                given = Batch(cell, task, batch, chunk, shrink)
+                given = Batch(cell, task, batch, chunk, shrink, located)
                 rows, seconds = _answer(given, model, processor, run)
                 claim.append(rows, seconds)
                 progress(len(batch))
@@ -86,8 +93,20 @@ class Worker:
         if self._samples is None or self._samples[0] != key:
             task = build("task", cell.task)
             assert isinstance(task, Task)
-            self._samples = (key, task, list(islice(task.samples(), cell.limit)))
+            samples = list(islice(task.samples(), cell.limit))
+            if twice := [name for name, count in Counter(sample.id for sample in samples).items() if count > 1]:
+                raise TaskError(f"task {cell.task['name']!r} gives the id {twice[0]!r} to several samples")
+            self._samples = (key, task, samples)
         return self._samples[1:]
+
+
+def _score(task: Task, sample: Sample, answer: str) -> float:
+    score = float(task.score(sample, answer))
+    if not 0 <= score <= 1:
+        raise TaskError(
+            f"{type(task).__name__}.score gave {score} for sample {sample.id!r}, expected a number from 0 to 1"
+        )
+    return score
 
 
 def _load(ref: ModelRef) -> tuple[PreTrainedModel, Any]:
@@ -100,13 +119,15 @@ def _batches(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]
 
 @dataclass(frozen=True)
 class Batch:
-    """One chunk of a cell before it is answered. shrink: what makes its images smaller, if anything does."""
+    """One chunk of a cell before it is answered. shrink: what makes its images smaller, if anything does. located:
+    whether any sample of the cell (not only of this batch) has regions; where one has none, no token stands out."""
 
     cell: Cell
     task: Task
     samples: Sequence[Sample]
     chunk: int
     shrink: Shrink | None
+    located: bool
 
     def inputs(self, processor: Any) -> Any:
         """What ``generate`` takes, on the CPU."""
@@ -126,7 +147,7 @@ def _answer(batch: Batch, model: Any, processor: Any, run: Run) -> tuple[list[Sa
     started = time.perf_counter()
     inputs = batch.inputs(processor).to(model.device, dtype=model.dtype)
     prepared = time.perf_counter()
-    run.annotate(batch.annotation if any(sample.regions for sample in samples) else None)
+    run.annotate(batch.annotation if batch.located else None)
     torch.manual_seed(0)
     with run, torch.inference_mode():
         output = model.generate(**inputs, max_new_tokens=task.max_new_tokens, do_sample=False)
@@ -144,7 +165,7 @@ def _answer(batch: Batch, model: Any, processor: Any, run: Run) -> tuple[list[Sa
             "group": sample.group,
             "answer": texts[number],
             "references": list(sample.references),
-            "score": float(task.score(sample, texts[number])),
+            "score": _score(task, sample, texts[number]),
             "new_tokens": lengths[number],
             **_costs(run.report, number, run.cost),
             "kept": _kept(cell, run.report, number) if first + number < cell.keep_indices else None,

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from vtprune.study.cell import Variant
+from vtprune.study.statistics.panel import LENT, last
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class Method:
 
 
 def name_without(axes: Mapping[str, Any] | None, label: str, hidden: tuple[str, ...]) -> str:
-    """The variant's name without the axes whose last part (``seed`` of ``stages.0.seed``) is in ``hidden``."""
-    shown = {axis: value for axis, value in (axes or {}).items() if axis.rpartition(".")[2] not in hidden}
+    """The variant's name without the axes whose last part (``seed`` of ``stages.0.seed``) is in ``hidden``, and without
+    those that a factorial lends it, as `Arm.name` has it."""
+    own = {axis: value for axis, value in (axes or {}).items() if not axis.startswith(LENT)}
+    shown = {axis: value for axis, value in own.items() if last(axis) not in hidden}
     return Variant(label, "recipe", axes=shown).name
 
 

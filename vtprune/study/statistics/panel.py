@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from vtprune.study.results import Results
 
 
-FACTORIAL, FACTORS = "factorial", frozenset({"scorer", "selector", "allocator"})
-"""Label and axes of a factorial's variants; a copy, as `vtprune.study.factorial` takes seconds to import."""
+FACTORIAL, LENT = "factorial", "factorial."
+"""Label of a factorial's variants, and what stands before axes that they lend; a copy, as `vtprune.study.factorial`
+takes seconds to import."""
 
 
 class ScoreError(VtpruneError):
@@ -97,9 +98,16 @@ class Panel:
         return float(common.mean(axis=0).std(ddof=1)) if len(common) and common.shape[1] > 1 else float("nan")
 
     def references(self, arm: Arm, candidates: list[int]) -> list[int]:
-        """Those candidates (places in ``arms``) whose axes agree with the arm's wherever both have the axis."""
-        shared = [(i, self.arms[i].axes.keys() & arm.axes.keys()) for i in candidates]
-        return [i for i, axes in shared if all(self.arms[i].axes[axis] == arm.axes[axis] for axis in axes)]
+        """Those candidates (places in ``arms``) whose axes agree with the arm's wherever both have the axis. A budget
+        that one of them sets at a stage (``stages.0.budget``) has to be the budget of the other."""
+        found = []
+        for i in candidates:
+            other = self.arms[i]
+            same = all(other.axes[axis] == arm.axes[axis] for axis in other.axes.keys() & arm.axes.keys())
+            own, its = ({str(one.axes[axis]) for axis in one.axes if last(axis) == "budget"} for one in (arm, other))
+            if same and (not own or not its or own == its):
+                found.append(i)
+        return found
 
 
 def last(axis: str) -> str:
@@ -132,7 +140,7 @@ def _panel(model: str, task: str, cells: pd.DataFrame, rows: dict[Any, pd.DataFr
 
     by_variant: dict[str, list[str]] = {}
     for cell, label, axes in zip(cells.index, cells["label"], cells["axes"], strict=True):
-        key = json.dumps([label, _own(label, axes)], sort_keys=True, default=str)
+        key = json.dumps([label, _own(axes)], sort_keys=True, default=str)
         by_variant.setdefault(key, []).append(cell)
     done = [len(rows[cell]) for cell in cells.index[cells["status"] == "done"] if cell in rows]
     arms, scores = [], []
@@ -163,8 +171,8 @@ def _arm(cells: pd.DataFrame, rows: dict[Any, pd.DataFrame], expected: int | Non
         label=first["label"],
         role=first["role"],
         of=first["of"] if isinstance(first["of"], str) else None,
-        axes=_own(first["label"], first["axes"]),
-        crossed=_crossed(first["label"], {axis: value for axes in cells["axes"] for axis, value in axes.items()}),
+        axes=_own(first["axes"]),
+        crossed=_crossed({axis: value for axes in cells["axes"] for axis, value in axes.items()}),
         downsample=None if pd.isna(first["downsample"]) else float(first["downsample"]),
         cells=tuple(cells.index),
         expected=expected,
@@ -173,19 +181,14 @@ def _arm(cells: pd.DataFrame, rows: dict[Any, pd.DataFrame], expected: int | Non
     )
 
 
-def _own(label: str, axes: Mapping[str, Any]) -> dict[str, Any]:
+def _own(axes: Mapping[str, Any]) -> dict[str, Any]:
     """The axes without the seed and without factors that were lent."""
-    hidden = FACTORS if _is_lent(label, axes) else frozenset()
-    return {axis: value for axis, value in axes.items() if last(axis) != "seed" and axis not in hidden}
+    return {axis: value for axis, value in axes.items() if last(axis) != "seed" and not axis.startswith(LENT)}
 
 
-def _crossed(label: str, axes: Mapping[str, Any]) -> dict[str, Any]:
-    wanted = FACTORS | {"budget"}
-    return {axis: axes[axis] for axis in axes if axis in wanted} if _is_lent(label, axes) else _own(label, axes)
-
-
-def _is_lent(label: str, axes: Mapping[str, Any]) -> bool:
-    return label != FACTORIAL and axes.keys() >= FACTORS
+def _crossed(axes: Mapping[str, Any]) -> dict[str, Any]:
+    lent = {axis.removeprefix(LENT): value for axis, value in axes.items() if axis.startswith(LENT)}
+    return lent or _own(axes)
 
 
 def _check(samples: pd.DataFrame) -> None:
