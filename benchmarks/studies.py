@@ -93,9 +93,10 @@ def main(options: argparse.Namespace) -> None:
     if options.device != "cpu":
         raise SystemExit("the studies benchmark runs on the CPU only")
     worker = Worker(options.threads)
-    questions, repeats = (64, 1) if options.toy else (256, options.repeats or 5)
-    recipes = [None, *registry().names("recipe")]
-    records = {name: compare(name, recipes, questions, repeats, worker) for name in MODELS}
+    questions, repeats = (8, 1) if options.toy else (256, options.repeats or 5)
+    recipes = [None, "fastv"] if options.toy else [None, *registry().names("recipe")]
+    models = MODELS[:1] if options.toy else MODELS
+    records = {name: compare(name, recipes, questions, repeats, worker) for name in models}
     seconds = 1000 / records[MODELS[0]]["unpruned"]["questions_per_second"]["worker"]
     goals = [
         goal("worker without a recipe / plain generation (nano)", records[MODELS[0]]["unpruned"]["wall"]["ratio"], 1.1),
