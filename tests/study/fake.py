@@ -16,19 +16,25 @@ from vtprune.testbed import load_default
 
 
 class Fake(Task):
-    """Grey squares. regions: whether the samples say where the answer is."""
+    """Grey squares. regions: whether the samples say where the answer is; first_region: from which one on. tells:
+    whether the task says so."""
 
     length: int = 8
     regions: bool = True
+    first_region: int = 0
+    tells: bool = False
     path: Path | None = None
     content: str = ""
     max_new_tokens: int = 3
 
     def samples(self) -> Iterator[Sample]:
         for number in range(self.length):
-            regions = (Region(0, (0.0, 0.0, 0.5, 0.5)),) if self.regions else ()
+            regions = (Region(0, (0.0, 0.0, 0.5, 0.5)),) if self.regions and number >= self.first_region else ()
             image = Image.new("RGB", (64, 64), (number, 100, 100))
             yield Sample(f"s{number}", (image, "What is this?"), ("grey",), regions=regions)
+
+    def has_regions(self, limit: int | None = None) -> bool | None:
+        return self.regions and self.first_region < min(limit or self.length, self.length) if self.tells else None
 
     def fingerprint(self) -> str:
         return self.content

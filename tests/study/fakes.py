@@ -54,6 +54,7 @@ def _row(cell: Cell, index: int) -> SampleRow:
         "tokens_by_layer": [36, seed[8]] if pruned else None,
         "kv_by_head": [[36, 1], [seed[9], 2]] if pruned else None,
         "kept": [1, 5] if index < 2 else None,
+        "grids": [[1, 4, 9]] if index < 2 else None,
     }
 
 

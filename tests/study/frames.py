@@ -103,6 +103,7 @@ def _row(
         "tokens_by_layer": [int(kept)] * 4,
         "kv_by_head": [[int(kept)] * 2] * 4,
         "kept": None,
+        "grids": None,
     }
 
 

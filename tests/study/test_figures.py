@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.study.frames import FakeCell, FakeResults, demo_results, fake_results, scores_of
-from vtprune.core.task import Sample, Task, Video
+from vtprune.core.task import Sample, Task
 from vtprune.study.attribution import attribute
 from vtprune.study.figures import curves, effects, overlays, retention, style, timing, types
 from vtprune.study.figures.methods import Method, methods, name_without, variants
@@ -251,19 +252,20 @@ class Squares(Task):
             yield Sample(f"q{index:03d}", (*images, "what colour?"), ("red",))
 
 
-def overlay_results(tokens: int) -> FakeResults:
+def overlay_results(grids: list[list[int]] | None) -> FakeResults:
     found = fake_results([FakeCell("full", scores_of([1, 1, 1]), "full"), FakeCell("a", scores_of([1, 0, 1]))])
-    found.samples["vision_tokens"] = tokens
-    kept = [
-        [0, 5, tokens // 2 + 1] if "/a/" in cell and i < 2 else None
-        for cell, i in zip(found.samples["cell"], found.samples["index"], strict=True)
-    ]
-    found.samples["kept"] = pd.Series(kept, dtype=object)
+    found.samples["vision_tokens"] = 32
+    recorded = ["/a/" in cell and i < 2 for cell, i in zip(found.samples["cell"], found.samples["index"], strict=True)]
+    found.samples["kept"] = pd.Series([[0, 5, 17] if one else None for one in recorded], dtype=object)
+    found.samples["grids"] = pd.Series([grids if one else None for one in recorded], dtype=object)
     return found
 
 
+SQUARE = [[1, 4, 4], [1, 4, 4]]
+
+
 def test_kept_tokens_lie_row_by_row_and_run_on_over_images() -> None:
-    found = overlay_results(32)
+    found = overlay_results(SQUARE)
     drawn, notes = overlays.overlays(Squares(), found.cells, found.samples)
     assert notes == []
     assert [(overlay.sample, [panel.variant for panel in overlay.panels]) for overlay in drawn] == [
@@ -282,34 +284,35 @@ def test_kept_tokens_lie_row_by_row_and_run_on_over_images() -> None:
     assert bright == [[0, 5], [1]]
 
 
-def test_what_has_no_square_grid_is_said_and_can_be_given() -> None:
-    found = overlay_results(30)
+def test_pictures_have_the_shape_of_the_models_grid() -> None:
+    found = overlay_results([[1, 2, 8], [1, 8, 2]])
+    drawn, notes = overlays.overlays(Squares(), found.cells, found.samples)
+    assert notes == []
+    assert [picture.width / picture.height for picture in drawn[0].panels[0].pictures] == [4, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("grids", "words"),
+    [
+        (None, "the grid of its 32 vision tokens is not known"),
+        (float("nan"), "is not known"),
+        ([[1, 4, 8]], "grids 1 x 4 x 8 do not fit 32 vision tokens of 2 visuals"),
+        ([[1, 4, 4], [1, 4, 5]], "do not fit"),
+    ],
+)
+def test_what_has_no_known_grid_is_said_and_not_drawn(grids: Any, words: str) -> None:
+    found = overlay_results(grids)
     drawn, notes = overlays.overlays(Squares(), found.cells, found.samples)
     assert drawn == []
-    assert len(notes) == 2
-    assert "30 vision tokens" in notes[0]
-    grids = {"q000": [(1, 3, 5), (1, 5, 3)]}
-    drawn, notes = overlays.overlays(Squares(), found.cells, found.samples, grids=grids)
-    assert [overlay.sample for overlay in drawn] == ["q000"]
-    assert len(notes) == 1
+    assert [words in note for note in notes] == [True, True]
 
 
 def test_a_sample_that_is_gone_is_said() -> None:
-    found = overlay_results(32)
+    found = overlay_results(SQUARE)
     found.samples["sample"] = "x" + found.samples["sample"]
     drawn, notes = overlays.overlays(Squares(), found.cells, found.samples)
     assert drawn == []
     assert "no longer has it" in notes[0]
-
-
-@pytest.mark.parametrize(
-    ("visuals", "tokens", "grids"),
-    [(1, 36, [(1, 6, 6)]), (2, 32, [(1, 4, 4)] * 2), (1, 35, None), (2, 33, None), (0, 4, None), (1, 0, None)],
-)
-def test_square_grids(visuals: int, tokens: int, grids: list[tuple[int, int, int]] | None) -> None:
-    sample = Sample("a", (*[Image.new("RGB", (8, 8))] * visuals, "?"), ("b",))
-    assert overlays.square_grids(sample, tokens) == grids
-    assert overlays.square_grids(Sample("a", (Video((Image.new("RGB", (8, 8)),)),), ("b",)), 16) is None
 
 
 # -- files
@@ -318,7 +321,7 @@ def test_square_grids(visuals: int, tokens: int, grids: list[tuple[int, int, int
 def every_figure(results: FakeResults, summary: Summary) -> dict[str, Figure]:
     looks = style.looks(methods(results.cells))
     found = attribute(factorial_results(), resamples=100)  # type: ignore[arg-type]
-    heat, shown = heat_results(), overlay_results(32)
+    heat, shown = heat_results(), overlay_results(SQUARE)
     return {
         "curve": curves.draw_curves(curves.curve_points(summary.accuracy), looks, title="a $x$ title"),
         "layers": retention.draw_layer_retention(retention.layer_retention(heat.cells, heat.samples)),

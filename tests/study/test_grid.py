@@ -76,12 +76,32 @@ def test_axes_of_a_recipe_replace_the_studys() -> None:
     found = of("fastv", variants(study(recipes=[entry])))
     assert [stages(v)[0]["site"] for v in found] == ["llm.layers[2]", "llm.layers[3]"]
     assert {stages(v)[0]["budget"]["keep_ratio"] for v in found} == {0.5}
-    assert found[0].name == "fastv site=llm.layers[2]"
+    assert found[0].name == "fastv site=llm.layers[2] budget=0.5"
 
 
 def test_levels_of_a_recipes_own_budget_get_baselines_too() -> None:
     entry = {"recipe": "plphp", "axes": {"budget": [0.25, 0.7]}}
     assert budgets(study(recipes=[entry])) == [0.5, 0.25, 0.7]
+
+
+def test_a_recipe_of_one_stage_has_its_own_budget_as_an_axis_and_baselines_at_it() -> None:
+    fixed = {"recipe": "fastv", "label": "fixed", "set": {"stages.0.budget": 0.3}, "axes": {}, "controls": ["random"]}
+    tokens = {"recipe": "fastv", "label": "tokens", "set": {"stages.0.budget": {"keep_tokens": 64}}, "axes": {}}
+    unit = {"recipe": "fastv", "label": "unit", "axes": {"stages.0.budget.keep_ratio": [0.5, 0.1]}}
+    mine = study(recipes=["fastv", fixed, tokens, unit], seeds=[4])
+    assert budgets(mine) == [0.5, 0.25, 0.3, {"keep_tokens": 64}, 0.1]
+    found = variants(mine)
+    assert [v.name for v in found if "fixed" in v.label] == ["fixed budget=0.3", "fixed (random) budget=0.3 seed=4"]
+    assert [v.axes["budget"] for v in of("tokens", found)] == ["keep_tokens=64"]
+    assert [v.axes["budget"] for v in of("unit", found)] == [0.5, 0.1]
+    assert [v.axes["budget"] for v in of("random", found)] == [0.5, 0.25, 0.3, "keep_tokens=64", 0.1]
+
+
+def test_budgets_of_several_stages_are_no_axis() -> None:
+    stages = [{"site": f"llm.layers[{layer}]", "scorer": "attention", "budget": 0.3} for layer in (2, 3)]
+    mine = study(recipes=[{"label": "two", "recipe": {"stages": stages}, "axes": {}}])
+    assert budgets(mine) == [0.5, 0.25]
+    assert [v.axes for v in of("two", variants(mine))] == [{}]
 
 
 def test_without_an_axis_the_baselines_take_the_budgets_of_the_recipes() -> None:
@@ -136,7 +156,7 @@ def test_a_control_that_an_axis_does_not_touch_is_planned_once() -> None:
     entry = {"recipe": "fastv", "axes": {"stages.0.scorer.query": ["last", "text"]}, "controls": ["random"]}
     found = variants(study(recipes=[entry]))
     assert len(of("fastv", found)) == 2
-    assert len(of("fastv (random)", found)) == 1
+    assert [v.name for v in of("fastv (random)", found)] == ["fastv (random) budget=0.5 seed=0"]
 
 
 def test_seeds_that_a_recipe_sets_itself_stay() -> None:

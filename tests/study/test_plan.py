@@ -143,6 +143,25 @@ def test_an_oracle_needs_a_task_that_says_where_answers_are(plan) -> None:
     assert ["does not say where answers are" in refusal.reason for refusal in made.refused] == [True]
 
 
+@pytest.mark.parametrize(
+    ("options", "limit", "reason"),
+    [
+        ({"length": 12, "first_region": 11}, None, None),
+        ({"length": 12, "first_region": 11}, 12, None),
+        ({"length": 12, "first_region": 11}, 11, "none of its first 11 samples has regions; "),
+        ({"length": 300, "first_region": 299}, None, "none of its first 256 samples has regions; a task with later"),
+        ({"length": 300, "first_region": 299, "tells": True}, None, None),
+        ({"length": 300, "regions": False, "tells": True}, None, "(none of its samples has regions)"),
+        ({"length": 300, "first_region": 299, "tells": True}, 299, "(none of its first 299 samples has regions)"),
+    ],
+)
+def test_the_first_region_may_come_late(plan, options: dict[str, Any], limit: int | None, reason: str | None) -> None:
+    entry = {"recipe": "fastv", "controls": ["oracle"]}
+    made = plan(recipes=[entry], tasks=[{"name": "fake", **options}], limit=limit, axes={"budget": [0.5]})
+    assert any(cell.variant.label == "fastv (oracle)" for cell in made.cells) == (reason is None)
+    assert [reason in refusal.reason for refusal in made.refused] == ([] if reason is None else [True])
+
+
 def test_equal_cells_are_planned_once_and_the_factorial_stays_complete(plan) -> None:
     grid = {"site": "llm.layers[2]", "scorers": ["attention", "random"]}
     made = plan(recipes=["fastv", {"recipe": "fastv", "label": "twin"}], factorial=grid)

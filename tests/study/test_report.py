@@ -77,6 +77,7 @@ def rows(of: Cell, skill: float, count: int = SAMPLES) -> list[Any]:
                 "tokens_by_layer": by_layer if budget < 1 else None,
                 "kv_by_head": [[tokens, tokens // 2] for tokens in by_layer] if budget < 1 else None,
                 "kept": sorted(rng.choice(TOKENS, kept, replace=False).tolist()) if index < 2 and budget < 1 else None,
+                "grids": [[1, 4, TOKENS // 4]] if index < 2 else None,
             }
         )
     return found
@@ -230,6 +231,25 @@ def test_the_page_says_what_was_found(page: Path) -> None:
         assert words in text, words
     assert "Partial." not in text
     assert "nan" not in re.sub(r'src="[^"]*"', "", text).lower().replace("nano", "")
+
+
+def test_a_recipe_stands_against_its_own_controls_with_the_tokens_of_both(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    summaries = re.findall(r"<details[^>]*><summary>(.*?)</summary>(.*?)</details>", text, re.DOTALL)
+    tables = {name: re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL) for name, body in summaries}
+    own = next(rows for name, rows in tables.items() if "against their own controls" in name)
+    others = next(rows for name, rows in tables.items() if name.startswith("Comparisons"))
+    assert len(own) == 1 + 3
+    assert all("fastv (inverted) budget=" in row for row in own[1:])
+    assert all("better" in row for row in own[1:])
+    assert "its tokens" in own[0]
+    assert "its FLOPs" in others[0]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", next(row for row in others if "random budget=0.5</td>" in row))
+    heads = re.findall(r"<th[^>]*>(.*?)</th>", others[0])
+    found = dict(zip(heads, cells, strict=True))
+    assert found["tokens"] == f"{100 * (TOKENS + 3 * TOKENS // 2) / LAYERS / TOKENS:.1f} %"
+    assert found["its FLOPs"] == "100.0 %"
+    assert not any('(inverted)</td><td class="text">fastv' in row for row in others)
 
 
 def test_the_tables_are_beside_it(page: Path) -> None:

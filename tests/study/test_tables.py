@@ -47,6 +47,8 @@ def test_entries_are_the_summarys_numbers(summary: Summary) -> None:
 def test_marks_stand_exactly_for_significant_comparisons(summary: Summary) -> None:
     cells = markdown_cells(to_markdown(summary))
     for row in summary.comparisons.to_dict("records"):
+        if row["own"]:
+            continue
         text = cells[row["label"]][cells["method"].index(str(row["budget"]))]
         worse, better = ("↓", "↑") if row["against"] == "unpruned" else ("-", "+")
         assert (worse in text) == (row["significant"] and row["difference"] < 0)

@@ -144,6 +144,13 @@ def test_the_fingerprint_follows_questions_and_pictures(folder: Path) -> None:
     assert len({first, second, Jsonl(path=folder).fingerprint()}) == 3
 
 
+def test_it_says_whether_it_has_regions(folder: Path) -> None:
+    plain = {"question": "What colour?", "image": "images/red.png", "answer": "red"}
+    write(folder, plain, plain, {**plain, "regions": [{"box": [0, 0, 1.0, 0.5]}]})
+    task = Jsonl(path=folder)
+    assert [task.has_regions(limit) for limit in (None, 3, 2)] == [True, True, False]
+
+
 def test_choices(folder: Path) -> None:
     row = {"question": "Which?", "image": "images/red.png", "choices": ["cat", "dog"]}
     write(folder, {**row, "answer": "B"}, {**row, "answer": "cat"})

@@ -92,6 +92,11 @@ class Task(Component):
         identity."""
         return ""
 
+    def has_regions(self, limit: int | None = None) -> bool | None:
+        """Whether any of the first ``limit`` samples (None: of all) has regions; None if that is not known without
+        looking at them. Answer it where the samples are many and looking at each is slow."""
+        return None
+
     def groups(self) -> Mapping[str, tuple[str, ...]]:
         """Named groups of sample types worth a column of their own; a group's score is the mean of its types'."""
         return {}

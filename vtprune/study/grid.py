@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
+from math import prod
 from typing import Any
 
 from vtprune.core.budget import Budget
@@ -43,17 +45,41 @@ def variants(study: StudyFile) -> list[Variant]:
 
 
 def budgets(study: StudyFile) -> list[Any]:
-    """The levels of the budget: of the study's axis and the recipes' own; without any, the budgets in the recipes."""
+    """The levels of the budget: of the study's axis and the recipes' own, and what recipes of one stage have without an
+    axis for it; without any axis, all budgets in the recipes."""
     grids = [study.axes, *(entry.axes or {} for entry in study.recipes)]
     levels = [level for axes in grids for path in axes if path.rpartition(".")[2] == BUDGET for level in axes[path]]
-    if not levels:
+    varied = bool(levels)
+    levels += [level for entry in study.recipes for level in _fixed_budgets(study, entry)]
+    if not varied:
         stages = [stage for entry in study.recipes for stage in entry.load().stages]
-        levels = [_short_budget(stage.budget) for stage in stages if stage.budget is not None]
+        levels += [_short_budget(stage.budget) for stage in stages if stage.budget is not None]
     return [level for place, level in enumerate(levels) if level not in levels[:place]]
 
 
 def _short_budget(budget: Budget) -> Any:
-    return budget.value if budget.unit == "keep_ratio" else {budget.unit: budget.value}
+    return budget.value if budget.unit == "keep_ratio" else budget.model_dump()
+
+
+def _fixed_budget(recipe: Recipe, axes: Iterable[str]) -> dict[str, Any]:
+    """The axis ``budget`` of a recipe of one stage whose budget no axis sets; empty for others."""
+    stage, *more = recipe.stages
+    if more or stage.budget is None or any(path.rpartition(".")[2] == BUDGET for path in axes):
+        return {}
+    return {BUDGET: _short_budget(stage.budget)}
+
+
+def _fixed_budgets(study: StudyFile, entry: RecipeEntry) -> list[Any]:
+    """`_fixed_budget` at every point of the recipe's axes; points that do not fit are left to `_entry` to refuse."""
+    axes: Axes = study.axes if entry.axes is None else entry.axes
+    levels: list[Any] = []
+    for values in product(*axes.values()):
+        try:
+            recipe = entry.load(_overrides(entry, dict(zip(axes, values, strict=True))))
+        except (RecipeError, StudyError):
+            continue
+        levels += _fixed_budget(recipe, axes).values()
+    return levels
 
 
 def text(value: Any) -> Any:
@@ -121,6 +147,7 @@ def _entry(study: StudyFile, entry: RecipeEntry) -> list[Variant]:
         except (RecipeError, StudyError) as error:
             problems += [f"recipe {entry.label!r} with {_names(point)}: {problem}" for problem in error.problems]
             continue
+        shown |= {path: text(value) for path, value in _fixed_budget(recipe, axes).items()}
         for axis, one in seeded(recipe, seeds) if seeds else [({}, recipe)]:
             recipes.append(Variant(entry.label, "recipe", one.to_dict(), axes={**shown, **axis}))
         for kind, made in controls.items():
@@ -139,7 +166,7 @@ def _entry(study: StudyFile, entry: RecipeEntry) -> list[Variant]:
             else []
         )
         raise StudyError([*dict.fromkeys(problems), *alone][:8])
-    return [variant for group in (recipes, *controls.values()) for variant in _once(group)]
+    return [*_once(recipes), *(variant for group in controls.values() for variant in _controls_once(group))]
 
 
 def _names(point: Mapping[str, Any]) -> str:
@@ -163,6 +190,27 @@ def _once(group: list[Variant]) -> list[Variant]:
         assert variant.recipe is not None
         seen.setdefault(Recipe.parse(variant.recipe).hash, variant)
     return list(seen.values())
+
+
+def _controls_once(group: Sequence[Variant]) -> list[Variant]:
+    """Equal ones once, without the axes that make no difference to them, so that they are the control of each level."""
+    levels = {axis: {variant.axes[axis] for variant in group} for axis in (group[0].axes if group else ())}
+    same: dict[str, list[Variant]] = {}
+    for variant in group:
+        assert variant.recipe is not None
+        same.setdefault(Recipe.parse(variant.recipe).hash, []).append(variant)
+    found = []
+    for variants in same.values():
+        first = variants[0]
+        idle = [
+            axis
+            for axis in first.axes
+            if len(levels[axis]) > 1 and {variant.axes[axis] for variant in variants} == levels[axis]
+        ]
+        whole = len(variants) == prod(len(levels[axis]) for axis in idle)
+        axes = {axis: value for axis, value in first.axes.items() if not whole or axis not in idle}
+        found.append(replace(first, axes=axes))
+    return found
 
 
 def _baselines(study: StudyFile) -> list[Variant]:

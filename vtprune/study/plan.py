@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 PEEK = 8
 """How many samples of a task are looked at while planning."""
+REGIONS_PEEK = 256
+"""How many are looked at, at most, for regions, where the task does not say whether it has any."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +93,15 @@ def make_plan(study: StudyFile) -> Plan:
     names = [identity.variant_identity(variant) for variant in found]
     tasks = [(task, dump(task), list(islice(task.samples(), PEEK))) for task in study.tasks]
     task_parts = [identity.task_identity(task, plain) for task, plain, _ in tasks]  # may read every picture
+    places = [cache(partial(_without_regions, task, study.limit)) for task, _, _ in tasks]
     for ref, model_part in models:
         bones = _skeleton(ref, notes)
         fits = _fitting(found, ref, bones, refused)
-        for (task, plain, peek), task_part in zip(tasks, task_parts, strict=True):
+        for (task, plain, peek), task_part, place in zip(tasks, task_parts, places, strict=True):
             load = _workload(ref, bones, task, plain["name"], peek, notes)
             for number in fits:
                 variant = found[number]
-                if reason := _unfit(variant, peek):
+                if reason := _unfit(variant, place):
                     refused.append(Refusal(_without_levels(variant), f"task {plain['name']!r}: {reason}", ref.id))
                     continue
                 parts = {"model": model_part, "task": task_part, "variant": names[number], **settings}
@@ -159,16 +163,29 @@ def _workload(
         return None
 
 
-def _unfit(variant: Variant, peek: list[Sample]) -> str | None:
-    """Why a variant cannot run on a task, or None."""
-    if variant.recipe is None or any(sample.regions for sample in peek):
+def _unfit(variant: Variant, without_regions: Callable[[], str | None]) -> str | None:
+    """Why a variant cannot run on a task, or None. without_regions: of the task; called only if it matters."""
+    if variant.recipe is None:
         return None
     parts = components(list(Recipe.parse(variant.recipe).stages))
-    if any(need.kind == "annotation" for part in parts for need in part.needs()):
-        return (
-            f"it does not say where answers are (none of its first {len(peek)} samples has regions), which this needs"
-        )
-    return None
+    if not any(need.kind == "annotation" for part in parts for need in part.needs()):
+        return None
+    seen = without_regions()
+    return seen and f"it does not say where answers are ({seen}), which this needs"
+
+
+def _without_regions(task: Task, limit: int | None) -> str | None:
+    """That none of the samples has regions, in words; None if one has."""
+    known = task.has_regions(limit)
+    if known is not None:
+        which = "its samples" if limit is None else f"its first {limit} samples"
+        return None if known else f"none of {which} has regions"
+    located = []
+    for sample in islice(task.samples(), min(limit or REGIONS_PEEK, REGIONS_PEEK)):
+        located.append(bool(sample.regions))
+        if located[-1]:
+            return None
+    return f"none of its first {len(located)} samples has regions; a task with later ones can say so with has_regions"
 
 
 def _refused_downsampling(study: StudyFile, found: Iterable[Variant]) -> list[Refusal]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,22 +55,37 @@ def encode(processor: Any, samples: Sequence[Sample], images_kwargs: Mapping[str
     tokenizer.padding_side = "left"
     texts = [render(processor, sample) for sample in samples]
     images = [[part for part in sample.visuals if isinstance(part, Image.Image)] for sample in samples]
-    videos = [list(part.frames) for sample in samples for part in sample.visuals if isinstance(part, Video)]
+    clips = [part for sample in samples for part in sample.visuals if isinstance(part, Video)]
     given: dict[str, Any] = {}
     if any(images):
         given["images"] = images
         if images_kwargs:
             given["images_kwargs"] = dict(images_kwargs)
-    if videos:
-        given["videos"] = videos
+    if clips:
+        given["videos"] = [list(clip.frames) for clip in clips]
+        if _takes_metadata(processor):
+            given["video_metadata"] = [_metadata(clip) for clip in clips]
+            given["do_sample_frames"] = False
     start = getattr(tokenizer, "bos_token", None)
     if start and texts[0].startswith(start):
         given["add_special_tokens"] = False
     try:
         return processor(text=texts, padding=True, return_tensors="pt", **given)
     except (ValueError, TypeError, IndexError, KeyError) as error:
-        hint = " Does this processor take videos? A task may offer them as images." if videos else ""
+        hint = " Does this processor take videos? A task may offer them as images." if clips else ""
         raise PromptError(
             f"{type(processor).__name__} cannot encode samples {samples[0].id} to {samples[-1].id}: "
             f"{type(error).__name__}: {error}.{hint}"
         ) from error
+
+
+def _takes_metadata(processor: Any) -> bool:
+    """Whether a processor can be told the rate of a clip, on which the temporal positions of its tokens may depend."""
+    takes = "video_metadata" in inspect.signature(processor.__call__).parameters
+    return takes or getattr(processor, "video_processor", None) is not None
+
+
+def _metadata(clip: Video) -> dict[str, Any]:
+    """As transformers' `VideoMetadata`: every frame is given, none is left out."""
+    count = len(clip.frames)
+    return {"total_num_frames": count, "fps": clip.fps, "frames_indices": list(range(count))}

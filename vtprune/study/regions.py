@@ -2,36 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from vtprune.core.task import Region, Sample, Video
 
 Grid = tuple[int, int, int]
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom, as shares of a picture's width and height."""
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
-def annotation(sample: Sample, grids: Sequence[Grid]) -> Tensor:
+def annotation(sample: Sample, grids: Sequence[Grid], crops: Sequence[Box] | None = None) -> Tensor:
     """Share of each vision token's area that lies in a region of its sample: float32 ``[vision]``, 0 to 1 (the largest
     of the regions' shares).
 
-    grids: for each visual of the sample (frames, rows, columns) of its tokens, in the order of the prompt.
+    grids: for each visual of the sample (frames, rows, columns) of its tokens, in the order of the prompt. crops: what
+    the model sees of each visual; all of it where it is not given. A region outside lies in no token.
     """
     parts = []
-    for index, grid in enumerate(grids):
+    crops = [WHOLE] * len(grids) if crops is None else crops
+    for index, (grid, crop) in enumerate(zip(grids, crops, strict=True)):
         frames, rows, columns = grid
         seen = torch.zeros(frames, rows, columns)
         for region in sample.regions:
             if region.visual == index:
-                seen = torch.maximum(seen, _share(region, sample, grid))
+                seen = torch.maximum(seen, _share(region, sample, grid, crop))
         parts.append(seen.flatten())
     return torch.cat(parts) if parts else torch.zeros(0)
 
 
-def _share(region: Region, sample: Sample, grid: Grid) -> Tensor:
+def crop_of(visual: Image.Image | Video, processor: Any, images_kwargs: Mapping[str, Any] | None = None) -> Box:
+    """The part of a visual that an image processor of transformers lets through: resized, then cut from its centre.
+
+    It reaches beyond the picture where the processor pads. images_kwargs: what the processor is told in the call. All
+    of a visual where the processor cuts nothing, and where it does what is not known here: videos, tiles, other ways
+    to resize.
+    """
+    images = getattr(processor, "image_processor", None)
+    if isinstance(visual, Video) or not getattr(images, "do_center_crop", False):
+        return WHOLE
+    if getattr(images, "image_grid_pinpoints", None):
+        return WHOLE
+    told = images_kwargs or {}
+    size = told.get("size", getattr(images, "size", None)) if getattr(images, "do_resize", False) else None
+    cut = told.get("crop_size", getattr(images, "crop_size", None))
+    resized = _resized(visual.size, size)
+    return centre_crop(resized, (cut["width"], cut["height"])) if cut and resized else WHOLE
+
+
+def _resized(size: tuple[int, int], to: Mapping[str, int] | None) -> tuple[int, int] | None:
+    """(width, height) of a picture after it was resized, as transformers resizes; None for ways not known here."""
+    if to is None:
+        return size
+    if "width" in to and "height" in to:
+        return to["width"], to["height"]
+    if "shortest_edge" not in to or "longest_edge" in to:
+        return None
+    short, long = sorted(size)
+    longer = int(to["shortest_edge"] * long / short)
+    return (to["shortest_edge"], longer) if size[0] == short else (longer, to["shortest_edge"])
+
+
+def centre_crop(size: tuple[int, int], cut: tuple[int, int]) -> Box:
+    """The shares of a picture of ``size`` (width, height) that a cut of ``cut`` pixels from its centre holds; below 0
+    and above 1 where the cut is the larger."""
+    (width, height), (wide, high) = size, cut
+    left, top = (width - wide) // 2, (height - high) // 2
+    return left / width, top / height, (left + wide) / width, (top + high) / height
+
+
+def within(box: Box, crop: Box) -> Box | None:
+    """A box of a picture as shares of a crop of it, cut off at its edges; None if it lies outside."""
+    sides = []
+    for axis in (0, 1):
+        start, extent = crop[axis], crop[axis + 2] - crop[axis]
+        low, high = (min(max((box[side] - start) / extent, 0.0), 1.0) for side in (axis, axis + 2))
+        if low >= high:
+            return None
+        sides.append((low, high))
+    (left, right), (top, bottom) = sides
+    return left, top, right, bottom
+
+
+def _share(region: Region, sample: Sample, grid: Grid, crop: Box) -> Tensor:
     frames, rows, columns = grid
-    left, top, right, bottom = region.box
+    box = within(region.box, crop)
+    if box is None:
+        return torch.zeros(frames, rows, columns)
+    left, top, right, bottom = box
     area = _overlap(top, bottom, rows)[:, None] * _overlap(left, right, columns)[None, :]
     shown = torch.ones(frames)
     visual = sample.visuals[region.visual]

@@ -21,6 +21,8 @@ class SampleRow(TypedDict):
     the cache. Both None where nothing was pruned.
     kept: indices of the vision tokens that the last stage kept (the union over layers and heads), for the first
     ``keep_indices`` samples, else None.
+    grids: for the same samples, ``[visual][3]``: (frames, rows, columns) of the vision tokens of each visual, in the
+    order of the prompt; None for other samples, and where the family gives one of them no grid.
     """
 
     cell: str
@@ -44,6 +46,7 @@ class SampleRow(TypedDict):
     tokens_by_layer: list[int] | None
     kv_by_head: list[list[int]] | None
     kept: list[int] | None
+    grids: list[list[int]] | None
 
 
 class TimeRow(TypedDict):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,14 +24,17 @@ if TYPE_CHECKING:
 Columns = Literal["budget", "group"]
 NO_BUDGET = "any"
 OVERALL = "all"
+OWN_RANDOM = "own random"
 MARKS = {"worse": "↓", "better": "↑", "below": "-", "above": "+"}
-LATEX_MARKS = {"↓": r"\downarrow", "↑": r"\uparrow", "…": r"\dagger"}
-PARTIAL = "…"
+LATEX_MARKS = {"↓": r"\downarrow", "↑": r"\uparrow", "…": r"\dagger", "‡": r"\ddagger"}
+PARTIAL, UNEQUAL = "…", "‡"
+TOLERANCE = 0.02
+"""Share of the unpruned model's tokens by which two sides of a mark may differ, mean over layers."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One accuracy; marks: of `MARKS` and `PARTIAL`; best: the highest estimate of its column."""
+    """One accuracy; marks: of `MARKS`, `UNEQUAL` and `PARTIAL`; best: the highest estimate of its column."""
 
     accuracy: float
     half_width: float
@@ -164,14 +167,24 @@ def _method(row: dict[str, Any]) -> str:
 
 
 def _marks(summary: Summary) -> dict[tuple[Any, ...], str]:
-    """Marks of each variant that a test found different."""
+    """Marks of each variant that a test found different from the unpruned model or from the named reference."""
     marks: dict[tuple[Any, ...], str] = {}
-    for row in summary.comparisons[summary.comparisons["significant"]].to_dict("records"):
+    for row in _marked(summary).to_dict("records"):
         words = ("below", "above") if row["against"] == summary.compare_to else ("worse", "better")
-        key, mark = (row["model"], row["task"], row["name"]), MARKS[words[row["difference"] > 0]]
-        if mark not in marks.get(key, ""):
-            marks[key] = marks.get(key, "") + mark
+        key, found = (row["model"], row["task"], row["name"]), MARKS[words[row["difference"] > 0]]
+        found += UNEQUAL if row["unequal"] else ""
+        marks[key] = "".join(dict.fromkeys(marks.get(key, "") + found))
     return marks
+
+
+def _marked(summary: Summary) -> pd.DataFrame:
+    """The comparisons that give a mark, with ``more`` (share of tokens that a variant has more than its reference, mean
+    over layers) and ``unequal``, whether that is more than `TOLERANCE`; the unpruned model's marks are never."""
+    found, accuracy = summary.comparisons, summary.accuracy
+    found = found[found["significant"] & ~found["own"]]
+    found = found.assign(more=found["retained_mean"] - found["reference_retained_mean"])
+    pruned = ~found["against"].isin(accuracy.loc[accuracy["role"] == "full", "label"])
+    return found.assign(unequal=pruned & (found["more"].abs() > TOLERANCE + 1e-9))
 
 
 def _caption(summary: Summary, column: str) -> str:
@@ -184,6 +197,8 @@ def _caption(summary: Summary, column: str) -> str:
     text += (
         f" (paired test, Holm-adjusted p < {alpha}). No mark: no difference was found, which is not the same as none."
     )
+    if summary.comparisons["own"].any():
+        text += " Marks are not about a recipe's own controls."
     return text + f" Bold: the highest estimate of a {column}, not a claim of a difference."
 
 
@@ -191,15 +206,57 @@ def _footnotes(summary: Summary, rows: pd.DataFrame) -> tuple[str, ...]:
     first, found = rows.iloc[0], summary.comparisons
     found = found[(found["model"] == first["model"]) & (found["task"] == first["task"])]
     notes = []
-    for against, family in found[found["label"] != FACTORIAL].groupby("against", sort=False):
+    listed = found[(found["label"] != FACTORIAL) & ~found["own"]]
+    for against, family in listed.groupby("against", sort=False):
         notes.append(f"Against {against}: {_resolution(family)}.")
         for row in family[family["reference"].isna()].to_dict("records"):
             notes.append(f"{row['name']}: {row['note']}.")
+    notes += _against_own_random(found)
+    marked = _marked(summary)
+    same = (marked["model"] == first["model"]) & (marked["task"] == first["task"])
+    notes += _unequal_tokens(marked[same & marked["unequal"] & (marked["label"] != FACTORIAL)])
     if (found["label"] == FACTORIAL).any():
         notes.append("The cells of the factorial are not listed.")
     for row in rows[rows["status"] != "complete"].to_dict("records"):
         notes.append(f"{PARTIAL} {row['name']}: {row['note']}.")
     return tuple(dict.fromkeys(notes))
+
+
+def _against_own_random(found: pd.DataFrame) -> list[str]:
+    """One sentence: where each recipe was found better or worse than its own random control, and where not."""
+    methods: dict[str, dict[str, list[str]]] = {}
+    for row in found[found["against"] == OWN_RANDOM].to_dict("records"):
+        budget = NO_BUDGET if row["budget"] is None else str(row["budget"])
+        methods.setdefault(_method(row), {}).setdefault(verdict(row), []).append(budget)
+    parts = [
+        f"{method} " + ", ".join(f"{finding} at {', '.join(budgets)}" for finding, budgets in findings.items())
+        for method, findings in methods.items()
+    ]
+    return [f"Against its own random control (same sites and budgets): {'; '.join(parts)}."] if parts else []
+
+
+def _unequal_tokens(marked: pd.DataFrame) -> list[str]:
+    """One sentence: which marks compare unlike numbers of tokens, and by how much; a recipe's controls go with it."""
+    differences: dict[tuple[str, str, str], list[float]] = {}
+    for row in marked.to_dict("records"):
+        method = row["of"] if row["role"] == "control" and row["of"] else _method(row)
+        key = (method, "more" if row["more"] > 0 else "fewer", row["against"])
+        differences.setdefault(key, []).append(100 * abs(row["more"]))
+    parts = []
+    for (method, direction, against), values in differences.items():
+        low, high = (f"{value:.0f}" for value in (min(values), max(values)))
+        parts.append(f"{method} keeps {low if low == high else f'{low} to {high}'} points {direction} than {against}")
+    text = f"{UNEQUAL} Equal budgets, but not equal tokens per layer: {'; '.join(parts)}"
+    return [f"{text}. Read its own random control, or the curve over realised tokens."] if parts else []
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """What a comparison found, in words."""
+    if math.isnan(row["p_adjusted"]):
+        return "not tested"
+    if not row["significant"]:
+        return "no difference found"
+    return "better" if row["difference"] > 0 else "worse"
 
 
 def _resolution(family: pd.DataFrame) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
@@ -15,17 +15,17 @@ import torch
 from transformers import PreTrainedModel
 
 from vtprune.api import observe, prune
-from vtprune.core.engine.cost import CostModel
 from vtprune.core.errors import VtpruneError
 from vtprune.core.layout import SampleLayout
 from vtprune.core.recipe import Recipe
 from vtprune.core.spec import build
 from vtprune.core.task import Sample, Task
 from vtprune.loading import load_model, pick_device
+from vtprune.study import costs
 from vtprune.study.cell import Cell, ModelRef
 from vtprune.study.downsampling import Shrink, downsampled
 from vtprune.study.prompts import encode
-from vtprune.study.regions import annotation
+from vtprune.study.regions import annotation, crop_of
 from vtprune.study.rows import SampleRow, TimeRow
 
 if TYPE_CHECKING:
@@ -44,27 +44,32 @@ class Claim(Protocol):
 
 
 class TaskError(VtpruneError):
-    """A task that breaks its contract: two samples with one id, or a score outside 0 to 1."""
+    """A task that breaks its contract (two samples with one id, a score outside 0 to 1), or whose data are not those
+    that the study was planned with."""
 
 
 class Worker:
     """Answers cells, one after another, and keeps the latest model and the latest task's samples.
 
-    threads: of torch, on the CPU; part of what makes rows equal to the bit.
+    threads: of torch, on the CPU, while a cell runs; part of what makes rows equal to the bit.
     """
 
     def __init__(self, threads: int = 1) -> None:
-        torch.set_num_threads(threads)
+        self._threads = threads
         self._model = lru_cache(maxsize=1)(_load)
         self._ref: ModelRef | None = None
-        self._samples: tuple[Any, Task, list[Sample]] | None = None
+        self._loaded_task: LoadedTask | None = None
 
     def run(self, cell: Cell, claim: Claim, progress: Callable[[int], None]) -> None:
         """Answer what the claim has not got yet, appending a chunk per batch, and finish the claim.
 
         progress: called with the number of samples of each chunk. Raises what goes wrong: LoadError, RecipeError,
-        BindingError, PromptError, whatever a component or a task raises.
+        BindingError, PromptError, TaskError, whatever a component or a task raises.
         """
+        with _torch_threads(self._threads):
+            self._run(cell, claim, progress)
+
+    def _run(self, cell: Cell, claim: Claim, progress: Callable[[int], None]) -> None:
         task, samples = self._task(cell)
         model, processor = self._loaded(cell.model)
         recipe = None if cell.variant.recipe is None else Recipe.parse(dict(cell.variant.recipe), cell.variant.label)
@@ -90,14 +95,49 @@ class Worker:
 
     def _task(self, cell: Cell) -> tuple[Task, list[Sample]]:
         key = (dict(cell.task), cell.limit)
-        if self._samples is None or self._samples[0] != key:
+        if self._loaded_task is None or self._loaded_task.key != key:
             task = build("task", cell.task)
             assert isinstance(task, Task)
             samples = list(islice(task.samples(), cell.limit))
             if twice := [name for name, count in Counter(sample.id for sample in samples).items() if count > 1]:
                 raise TaskError(f"task {cell.task['name']!r} gives the id {twice[0]!r} to several samples")
-            self._samples = (key, task, samples)
-        return self._samples[1:]
+            self._loaded_task = LoadedTask(key, task, samples)
+        self._loaded_task.check(cell)
+        return self._loaded_task.task, self._loaded_task.samples
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """A task and its samples. key: the cell's task and limit."""
+
+    key: tuple[Any, int | None]
+    task: Task
+    samples: list[Sample]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the task when its samples had been read."""
+        return self.task.fingerprint()
+
+    def check(self, cell: Cell) -> None:
+        """Raise TaskError if the data are not those that the cell was planned with, where its identity says which."""
+        planned = cell.identity.get("task")
+        if isinstance(planned, Mapping) and planned.get("fingerprint", self.fingerprint) != self.fingerprint:
+            raise TaskError(
+                f"the data of task {cell.task['name']!r} are not those that the study was planned with: their "
+                f"fingerprint is {self.fingerprint[:12]!r}, expected {planned['fingerprint'][:12]!r}; run the study "
+                f"again to plan it anew"
+            )
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _score(task: Task, sample: Sample, answer: str) -> float:
@@ -129,16 +169,34 @@ class Batch:
     shrink: Shrink | None
     located: bool
 
+    @cached_property
+    def shown(self) -> list[Sample]:
+        """The samples as the processor is given them."""
+        return list(self.samples) if self.shrink is None else [self.shrink(sample) for sample in self.samples]
+
+    @property
+    def has_visuals(self) -> bool:
+        return any(sample.visuals for sample in self.samples)
+
     def inputs(self, processor: Any) -> Any:
         """What ``generate`` takes, on the CPU."""
-        if self.shrink is None:
-            return encode(processor, self.samples)
-        return encode(processor, [self.shrink(sample) for sample in self.samples], self.shrink.images_kwargs)
+        return encode(processor, self.shown, self.images_kwargs)
 
-    def annotation(self, number: int, layout: SampleLayout) -> torch.Tensor:
-        """See `Run.annotate`."""
-        grids = [segment.grid or (1, 1, len(segment)) for segment in layout.segments]
-        return annotation(self.samples[number], grids)
+    @property
+    def images_kwargs(self) -> dict[str, Any]:
+        return {} if self.shrink is None else self.shrink.images_kwargs
+
+    def annotate(self, processor: Any, run: Run) -> None:
+        """Tell the run which vision tokens show an answer, if the cell's samples say so."""
+
+        def say(number: int, layout: SampleLayout) -> torch.Tensor:
+            sample = self.shown[number]
+            grids = [segment.grid or (1, 1, len(segment)) for segment in layout.segments]
+            return annotation(
+                sample, grids, [crop_of(visual, processor, self.images_kwargs) for visual in sample.visuals]
+            )
+
+        run.annotate(say if self.located else None)
 
 
 def _answer(batch: Batch, model: Any, processor: Any, run: Run) -> tuple[list[SampleRow], TimeRow]:
@@ -147,15 +205,17 @@ def _answer(batch: Batch, model: Any, processor: Any, run: Run) -> tuple[list[Sa
     started = time.perf_counter()
     inputs = batch.inputs(processor).to(model.device, dtype=model.dtype)
     prepared = time.perf_counter()
-    run.annotate(batch.annotation if batch.located else None)
-    torch.manual_seed(0)
-    with run, torch.inference_mode():
+    batch.annotate(processor, run)
+    # Without a visual in the batch there is nothing to prune, which a run refuses.
+    with _seeded(), run if batch.has_visuals else nullcontext(), torch.inference_mode():
         output = model.generate(**inputs, max_new_tokens=task.max_new_tokens, do_sample=False)
     new = output[:, inputs["input_ids"].shape[1] :].cpu()
     answered = time.perf_counter()
     texts = [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
     stop = {model.generation_config.pad_token_id, *_as_list(model.generation_config.eos_token_id)}
     lengths = [sum(token not in stop for token in row) for row in new.tolist()]
+    report = run.report if batch.has_visuals else None
+    words = inputs["attention_mask"].sum(1).tolist()
     rows: list[SampleRow] = [
         {
             "cell": cell.id,
@@ -167,8 +227,12 @@ def _answer(batch: Batch, model: Any, processor: Any, run: Run) -> tuple[list[Sa
             "references": list(sample.references),
             "score": _score(task, sample, texts[number]),
             "new_tokens": lengths[number],
-            **_costs(run.report, number, run.cost),
-            "kept": _kept(cell, run.report, number) if first + number < cell.keep_indices else None,
+            **(
+                costs.of_text(words[number], run.recipe, run.cost)
+                if report is None
+                else costs.reported(report, number, run.cost)
+            ),
+            **_places(report if first + number < cell.keep_indices else None, number),
         }
         for number, sample in enumerate(samples)
     ]
@@ -179,52 +243,35 @@ def _answer(batch: Batch, model: Any, processor: Any, run: Run) -> tuple[list[Sa
         "samples": len(samples),
         "prepare": prepared - started,
         "generate": answered - prepared,
-        "stages": list(run.report.stage_seconds),
+        "stages": [0.0] * len(run.recipe.stages) if report is None else list(report.stage_seconds),
         "device": device,
     }
 
 
-class Costs(TypedDict):
-    """The columns of `SampleRow` that a report gives."""
-
-    prompt_tokens: int
-    vision_tokens: int
-    input_tokens: int
-    mean_tokens: float
-    mean_kv_tokens: float
-    kv_bytes: int
-    kv_bytes_full: int
-    flops: int
-    flops_full: int
-    tokens_by_layer: list[int] | None
-    kv_by_head: list[list[int]] | None
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Inside, torch's generators start from 0; afterwards they are as they were."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(0)
+        yield
 
 
-def _costs(report: Report, number: int, cost: CostModel) -> Costs:
-    """What one sample of a batch cost, padding left out."""
-    text, vision = report.text_tokens[number], report.layouts[number].vision
-    by_layer, by_head = report.vision_tokens[number], report.kv_tokens[number]
-    tower = round(report.flops_parts["vision"] / len(report.layouts))
-    pruned = bool(report.recipe.stages)
-    cached = [count for heads in by_head for count in heads]
+class Places(TypedDict):
+    """The columns of `SampleRow` that overlays read."""
+
+    kept: list[int] | None
+    grids: list[list[int]] | None
+
+
+def _places(report: Report | None, number: int) -> Places:
+    if report is None:
+        return {"kept": None, "grids": None}
+    layout, stages = report.layouts[number], len(report.recipe.stages)
+    grids = [list(segment.grid) for segment in layout.segments if segment.grid is not None]
     return {
-        "prompt_tokens": text + vision,
-        "vision_tokens": vision,
-        "input_tokens": by_layer[0],
-        "mean_tokens": sum(by_layer) / len(by_layer),
-        "mean_kv_tokens": sum(cached) / len(cached),
-        "kv_bytes": cost.kv_bytes([[text + count for count in heads] for heads in by_head]),
-        "kv_bytes_full": cost.kv_bytes([text + vision] * len(by_layer)),
-        "flops": tower + cost.prefill_with(by_layer, text),
-        "flops_full": tower + cost.prefill_with([vision] * len(by_layer), text),
-        "tokens_by_layer": list(by_layer) if pruned else None,
-        "kv_by_head": [list(heads) for heads in by_head] if pruned else None,
+        "kept": report.kept(stages - 1, number) if stages and layout.vision else None,
+        "grids": grids if grids and len(grids) == len(layout.segments) else None,
     }
-
-
-def _kept(cell: Cell, report: Report, number: int) -> list[int] | None:
-    stages = len(report.recipe.stages)
-    return report.kept(stages - 1, number) if stages and report.layouts[number].vision else None
 
 
 def _as_list(value: int | list[int] | None) -> list[int]:

@@ -120,6 +120,10 @@ class Jsonl(Task):
             digest.update(hashlib.sha256((self.path / name).read_bytes()).digest())
         return digest.hexdigest()
 
+    def has_regions(self, limit: int | None = None) -> bool:
+        """Whether any of the first ``limit`` lines has regions. Raises JsonlError as `samples` does."""
+        return any(row.regions for _, row in self._rows()[:limit])
+
     def _rows(self) -> list[tuple[int, _Row]]:
         """Line numbers and rows."""
         path = self.path / FILE

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,6 @@ from vtprune.study.figures.methods import with_names
 from vtprune.study.figures.style import canvas, house_style
 
 Grid = tuple[int, int, int]
-Grids = Mapping[str, Sequence[Grid]]
 _SIDE = 192
 
 
@@ -51,14 +51,13 @@ def overlays(
     cells: pd.DataFrame,
     samples: pd.DataFrame,
     most: int = 4,
-    grids: Grids | None = None,
     fit: Fit = "crop",
 ) -> tuple[list[Overlay], list[str]]:
     """Overlays of the first ``most`` samples whose kept tokens are known, and a sentence for each that has no picture.
 
     cells: rows of `Results.cells` of one model and one task, their variants in the order of the panels; samples: of
-    `Results.samples`. grids: by sample id, (frames, rows, columns) of the tokens of each visual; without it, square
-    grids are inferred. fit: how the model sees an image that is not of its grid's shape, as in `vtprune.overlay`.
+    `Results.samples`, whose column ``grids`` says where tokens lie. fit: how the model sees an image that is not of its
+    grid's shape, as in `vtprune.overlay`.
     """
     rows = samples[samples["cell"].isin(cells.index) & samples["kept"].notna()]
     wanted = rows.sort_values("index", kind="stable")["sample"].drop_duplicates().head(most)
@@ -78,12 +77,9 @@ def overlays(
                 continue
             row = found.iloc[0]
             total = int(row["vision_tokens"])
-            shape = grids[identifier] if grids and identifier in grids else square_grids(sample, total)
-            if shape is None:
-                notes.append(
-                    f"Sample {identifier}, {variant}: {total} vision tokens over {len(sample.visuals)} visuals give no "
-                    "square grid, and none was passed, so what was kept has no place."
-                )
+            shape, fault = _grids(row["grids"], sample, total)
+            if fault:
+                notes.append(f"Sample {identifier}, {variant}: {fault}, so what was kept has no place in the picture.")
                 continue
             pictures = tuple(_pictures(sample, shape, set(map(int, row["kept"])), fit))
             answer, score = str(row["answer"]), float(row["score"])
@@ -93,13 +89,15 @@ def overlays(
     return drawn, notes
 
 
-def square_grids(sample: Sample, vision_tokens: int) -> list[Grid] | None:
-    """One square grid per image, all of one size, if the tokens allow it; None otherwise, and for a video."""
-    visuals = sample.visuals
-    if not visuals or not all(isinstance(visual, Image.Image) for visual in visuals) or vision_tokens % len(visuals):
-        return None
-    side = math.isqrt(vision_tokens // len(visuals))
-    return [(1, side, side)] * len(visuals) if side and side * side * len(visuals) == vision_tokens else None
+def _grids(recorded: Any, sample: Sample, total: int) -> tuple[list[Grid], str]:
+    """The grids of a row of results, and what keeps them from being drawn on this sample, if anything does."""
+    if not isinstance(recorded, Sequence | np.ndarray):
+        return [], f"the grid of its {total} vision tokens is not known"
+    grids = [(int(frames), int(rows), int(columns)) for frames, rows, columns in recorded]
+    if len(grids) != len(sample.visuals) or sum(map(math.prod, grids)) != total:
+        listed = ", ".join(" x ".join(map(str, grid)) for grid in grids)
+        return [], f"grids {listed} do not fit {total} vision tokens of {len(sample.visuals)} visuals"
+    return grids, ""
 
 
 def _pictures(sample: Sample, grids: Sequence[Grid], kept: set[int], fit: Fit) -> Iterable[Image.Image]:

@@ -15,7 +15,7 @@ import yaml
 from vtprune.study.report.parts import Part
 from vtprune.study.report.pictures import Picture
 from vtprune.study.results import Results
-from vtprune.study.tables import Sheet
+from vtprune.study.tables import Sheet, verdict
 
 TESTBED: Final = "testbed/"
 TESTBED_NOTE: Final = (
@@ -74,28 +74,41 @@ class Section:
 
     @property
     def comparisons(self) -> Table:
-        """Paired tests."""
+        """Paired tests against the unpruned model and the named reference."""
+        return self._comparisons(own=False)
+
+    @property
+    def own_controls(self) -> Table:
+        """Paired tests of recipes against their own controls."""
+        return self._comparisons(own=True)
+
+    def _comparisons(self, own: bool) -> Table:
         rows = self.part.comparisons
+        rows = rows[rows["own"] == own]
         rows = rows.assign(against=[row.reference or row.against for row in rows.itertuples()])
-        rows = rows.assign(verdict=[_verdict(row) for row in rows.to_dict("records")])
-        return table(
-            rows,
-            {
-                "variant": ("name", str),
-                "against": ("against", str),
-                "finding": ("verdict", str),
-                "difference (points)": ("difference", signed_points),
-                "from": ("ci_low", signed_points),
-                "to": ("ci_high", signed_points),
-                "p, adjusted": ("p_adjusted", number),
-                "p": ("p", number),
-                "resolvable (points)": ("resolvable", points),
-                "samples": ("n_samples", str),
-                "test": ("test", str),
-                "note": ("note", str),
-            },
-            text=frozenset({0, 1, 2, 10, 11}),
-        )
+        rows = rows.assign(verdict=[verdict(row) for row in rows.to_dict("records")])
+        columns: dict[str, tuple[str, Format]] = {
+            "variant": ("name", str),
+            "against": ("against", str),
+            "finding": ("verdict", str),
+            "difference (points)": ("difference", signed_points),
+            "from": ("ci_low", signed_points),
+            "to": ("ci_high", signed_points),
+            "p, adjusted": ("p_adjusted", number),
+            "p": ("p", number),
+            "resolvable (points)": ("resolvable", points),
+            "tokens": ("retained_mean", share),
+            "its tokens": ("reference_retained_mean", share),
+            "FLOPs": ("retained_flops", share),
+            "its FLOPs": ("reference_retained_flops", share),
+            "samples": ("n_samples", str),
+            "test": ("test", str),
+            "note": ("note", str),
+        }
+        words = ("variant", "against", "finding", "test", "note")
+        if own:
+            columns = {name: columns[name] for name in columns if name not in ("p", "FLOPs", "its FLOPs", "test")}
+        return table(rows, columns, frozenset(place for place, name in enumerate(columns) if name in words))
 
     @property
     def types(self) -> Table:
@@ -218,14 +231,6 @@ def study_text(study: Mapping[str, Any]) -> str:
     """The study file, as YAML, with every default filled in."""
     data = json.loads(json.dumps({key: value for key, value in study.items() if key not in PLAN_ONLY}, default=str))
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))
-
-
-def _verdict(row: Mapping[str, Any]) -> str:
-    if pd.isna(row["p_adjusted"]):
-        return "not tested"
-    if not row["significant"]:
-        return "no difference found"
-    return "better" if row["difference"] > 0 else "worse"
 
 
 def _interval(row: Any) -> str:

@@ -1,8 +1,12 @@
-"""Every variant against the unpruned model and against one named variant, on the samples that both have."""
+"""Every variant against the unpruned model and one named variant, every recipe against its own controls.
+
+All on the samples that both have.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,14 +19,19 @@ from vtprune.study.statistics.intervals import compact, estimate_means
 from vtprune.study.statistics.paired import holm, mcnemar, resolvable, sign_flip, standard_error
 from vtprune.study.statistics.panel import FACTORIAL, Panel
 
+TOKENS_AND_FLOPS = ("retained_mean", "retained_flops")
+"""Costs of both sides that stand beside a comparison: equal budgets are not equal costs."""
 COMPARISONS: Mapping[str, type] = {
     **VARIANT,
     "against": object,
+    "own": bool,
     "reference": object,
     "n_samples": int,
     "n_clusters": int,
     "accuracy": float,
     "reference_accuracy": float,
+    **dict.fromkeys(TOKENS_AND_FLOPS, float),
+    **{f"reference_{share}": float for share in TOKENS_AND_FLOPS},
     "difference": float,
     "ci_low": float,
     "ci_high": float,
@@ -35,25 +44,36 @@ COMPARISONS: Mapping[str, type] = {
     "significant": bool,
     "resolvable": float,
 }
+MERGED = re.compile(r"(.+) is the same as (.+); planned once, under the latter name")
+"""What the plan says of a variant that it has under another name."""
+KINDS = ("random", "inverted", "oracle", "repacked")
+"""Of `vtprune.study.controls`, which takes seconds to import."""
 MCNEMAR, SIGN_FLIP, NO_TEST = "McNemar exact", "sign flip of clusters", "none"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Places in ``panel.arms``; reference None if no variant fits; against: label of the reference."""
+    """Places in ``panel.arms``; reference None if no variant fits; against: label of the reference. own: whether that
+    is a control of the arm, and ``against`` says which."""
 
     arm: int
     reference: int | None
     against: str
+    own: bool = False
 
 
-def comparison_rows(panel: Panel, compare_to: str | None, settings: Settings) -> list[Row]:
+def comparison_rows(
+    panel: Panel, compare_to: str | None, settings: Settings, costs: Sequence[Row], merged: Sequence[str] = ()
+) -> list[Row]:
     """One row per pair: `COMPARISONS`.
 
     A variant meets the reference whose axes (budget and whatever else both have, but the seed) are equal; each of
     them, if a reference has an axis more. ``against`` names the family over which p is adjusted (Holm): all pairs of
     this model and task with one reference label. The cells of a factorial are a family of their own, as there may be
-    hundreds, and attribution is what they are for. A pair without common samples has no p and is never significant.
+    hundreds, and attribution is what they are for. So are the pairs of all recipes and their controls of one kind,
+    ``own random`` and so on. A pair without common samples has no p and is never significant.
+
+    costs: of each arm, see `cost_rows`. merged: as in `own_pairs`.
     """
     full = sorted({arm.label for arm in panel.arms if arm.role == "full"}) or ["unpruned"]
     rows = []
@@ -61,7 +81,9 @@ def comparison_rows(panel: Panel, compare_to: str | None, settings: Settings) ->
         pairs = _pairs(panel, label)
         for crossed in (False, True):
             family = [pair for pair in pairs if (panel.arms[pair.arm].label == FACTORIAL) is crossed]
-            rows += _family(panel, family, settings)
+            rows += _family(panel, family, settings, costs)
+    for family in own_pairs(panel, merged):
+        rows += _family(panel, family, settings, costs)
     return rows
 
 
@@ -85,7 +107,42 @@ def _pairs(panel: Panel, label: str) -> list[Pair]:
     return pairs
 
 
-def _family(panel: Panel, pairs: list[Pair], settings: Settings) -> list[Row]:
+def own_pairs(panel: Panel, merged: Sequence[str]) -> list[list[Pair]]:
+    """Each recipe with its controls, a family for each kind of control.
+
+    merged: the plan's sentences on variants that are the same thing. A control that is planned under another name (the
+    random one of a recipe at the input is the baseline ``random``) is found by them.
+    """
+    places = {arm.name: i for i, arm in enumerate(panel.arms)}
+    recipes = {arm.label for arm in panel.arms if arm.role == "recipe"}
+    controls: dict[str, dict[str, list[int]]] = {}
+    for i, arm in enumerate(panel.arms):
+        if arm.role == "control" and arm.of in recipes:
+            controls.setdefault(_kind(arm.label, arm.of), {}).setdefault(arm.of, []).append(i)
+    for found in filter(None, map(MERGED.fullmatch, merged)):
+        control, name = (re.sub(r" seed=\S+", "", text) for text in found.groups())
+        of = max((label for label in recipes if control.startswith(f"{label} (")), key=len, default=None)
+        kind = "" if of is None else _kind(control[: control.find(")", len(of)) + 1], of)
+        if of is not None and kind in KINDS and name in places:
+            known = controls.setdefault(kind, {}).setdefault(of, [])
+            known += [places[name]] if places[name] not in known else []
+    families = []
+    for kind, by_recipe in controls.items():
+        family = []
+        for i, arm in enumerate(panel.arms):
+            if arm.role == "recipe" and arm.label in by_recipe:
+                references: list[int | None] = [*panel.references(arm, by_recipe[arm.label])]
+                family += [Pair(i, reference, f"own {kind}", own=True) for reference in references or [None]]
+        families.append(family)
+    return families
+
+
+def _kind(control: str, of: str) -> str:
+    """``random`` of ``fastv (random)``."""
+    return control.removeprefix(of).strip().removeprefix("(").removesuffix(")")
+
+
+def _family(panel: Panel, pairs: list[Pair], settings: Settings, costs: Sequence[Row]) -> list[Row]:
     """The rows of all comparisons with one reference, p values adjusted."""
     if not pairs:
         return []
@@ -100,6 +157,7 @@ def _family(panel: Panel, pairs: list[Pair], settings: Settings) -> list[Row]:
         reference = None if pair.reference is None else panel.arms[pair.reference]
         row = variant_row(panel, panel.arms[pair.arm]) | {
             "against": pair.against,
+            "own": pair.own,
             "reference": reference and reference.name,
             "n_samples": estimate.n,
             "n_clusters": estimate.clusters,
@@ -109,6 +167,9 @@ def _family(panel: Panel, pairs: list[Pair], settings: Settings) -> list[Row]:
             "test": NO_TEST,
             "significant": False,
         }
+        row |= {share: costs[pair.arm][share] for share in TOKENS_AND_FLOPS}
+        if pair.reference is not None:
+            row |= {f"reference_{share}": costs[pair.reference][share] for share in TOKENS_AND_FLOPS}
         row["note"] = _note(panel, pair, estimate.n)
         if estimate.n:
             row |= _test(panel, pair, difference, settings)
@@ -155,6 +216,10 @@ def _note(panel: Panel, pair: Pair, n: int) -> str:
     """What keeps the comparison from being whole, or ""."""
     arm = panel.arms[pair.arm]
     if pair.reference is None:
+        if pair.own:
+            return f"no control {pair.against.removeprefix('own ')!r} of it has its axes"
+        if arm.budget is None and any(other.label == pair.against and other.budget is not None for other in panel.arms):
+            return f"it has no single budget at which to meet {pair.against!r}"
         return f"no variant {pair.against!r} with the axes of {arm.name!r}"
     reference = panel.arms[pair.reference]
     notes = [f"{one.name}: {one.note}" for one in (arm, reference) if one.note]

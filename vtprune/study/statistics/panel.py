@@ -99,13 +99,14 @@ class Panel:
 
     def references(self, arm: Arm, candidates: list[int]) -> list[int]:
         """Those candidates (places in ``arms``) whose axes agree with the arm's wherever both have the axis. A budget
-        that one of them sets at a stage (``stages.0.budget``) has to be the budget of the other."""
+        that one of them sets at a stage (``stages.0.budget``) has to be the budget of the other, and an arm without one
+        meets nothing that has one: it would meet every budget of it."""
         found = []
         for i in candidates:
             other = self.arms[i]
             same = all(other.axes[axis] == arm.axes[axis] for axis in other.axes.keys() & arm.axes.keys())
             own, its = ({str(one.axes[axis]) for axis in one.axes if last(axis) == "budget"} for one in (arm, other))
-            if same and (not own or not its or own == its):
+            if same and (not its or own == its):
                 found.append(i)
         return found
 

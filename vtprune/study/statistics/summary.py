@@ -27,7 +27,9 @@ class Summary:
     accuracy: n_samples, n_clusters (groups of samples), accuracy, ci_low, ci_high, ci_method, n_expected, n_seeds,
         seed_std (over seeds), relative (to the unpruned model), retained_* (shares of its cost, see `costs`), seconds.
     types: kind (type or group), type, then as above; absent: types of a group without samples.
-    comparisons: against (label of the reference), reference (its name), n_samples in common, difference with its
+    comparisons: against (label of the reference, or ``own`` and the kind of a control), own (whether that is a control
+        of the recipe), reference (its name), n_samples in common, retained_mean and retained_flops of both sides (those
+        of the reference as reference_*; a budget says little about what a method costs), difference with its
         interval and se, test, p, p_mcnemar, p_adjusted over n_comparisons, significant, resolvable. The interval is for
         this comparison alone; a claim rests on ``significant``.
     settings: confidence, resamples and seed. compare_to: the label of the named reference, or None.
@@ -68,7 +70,7 @@ def summarise(
         costs = cost_rows(panel, results)
         accuracy += [row | cost for row, cost in zip(accuracy_rows(panel, settings), costs, strict=True)]
         types += type_rows(panel, results.groups.get(panel.task, {}), settings)
-        comparisons += comparison_rows(panel, compare_to, settings)
+        comparisons += comparison_rows(panel, compare_to, settings, costs, results.study.get("merged", ()))
     return Summary(
         frame(accuracy, {**ACCURACY, **COSTS}),
         frame(types, TYPES),

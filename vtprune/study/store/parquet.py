@@ -71,6 +71,7 @@ def _sample_schema(pa: Any) -> Any:
             "tokens_by_layer": counts,
             "kv_by_head": pa.list_(counts),
             "kept": counts,
+            "grids": pa.list_(counts),
         }
     )
 
