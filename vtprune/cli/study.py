@@ -22,6 +22,7 @@ app = typer.Typer(help="Ablation studies: plan, run, resume and report.", no_arg
 
 Executor = Enum("Executor", {name: name for name in ("inline", "processes", "ray")}, type=str)  # type: ignore[misc]
 INLINE = Executor("inline")
+MERGED_SHOWN = 3
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="A study's YAML file, or the name of a shipped one.")]
 Out = Annotated[Path | None, typer.Option(help="The study's folder; runs/NAME if left out.", show_default=False)]
 Limit = Annotated[int | None, typer.Option(min=1, help="Samples of each task, in place of the study's.")]
@@ -119,7 +120,11 @@ def report(
 
 
 def _notes(planned: Plan) -> None:
-    for line in (*planned.merged, *planned.notes):
+    for line in planned.merged[:MERGED_SHOWN]:
+        note(line)
+    if (more := len(planned.merged) - MERGED_SHOWN) > 0:
+        note(f"and {more} more are the same as another; `vtprune study plan --json` lists them all")
+    for line in planned.notes:
         note(line)
 
 
