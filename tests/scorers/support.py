@@ -44,6 +44,8 @@ def tensor_for(need: Need, layouts: tuple[SampleLayout, ...], alive: Tensor, gen
             return normal(batch, DIM)
         case "grid":
             return torch.stack([one.coordinates()[row] for one, row in zip(layouts, alive, strict=True)])
+        case "annotation":
+            return torch.rand(batch, vision, generator=generator)
         case "sample_seed":
             return torch.randint(2**62, (batch,), generator=generator)
     raise AssertionError(need)
