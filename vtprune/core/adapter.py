@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vtprune.core.errors import UnsupportedModelError, did_you_mean
 from vtprune.core.plugins import registry
+from vtprune.core.signals import KINDS
 
 Modality = Literal["image", "video"]
 
@@ -60,22 +61,7 @@ class Adapter:
     attention: Callable[[nn.Module, Sequence[Tensor], Sequence[VisionInput]], list[Tensor]]
     cls_row: Callable[[nn.Module], int | None]
     windows: Callable[[nn.Module, Sequence[VisionInput]], list[list[int]]]
-    provides: frozenset[str] = field(
-        default=frozenset(
-            {
-                "features",
-                "keys",
-                "values",
-                "queries",
-                "attention",
-                "vision_attention",
-                "text",
-                "grid",
-                "sample_seed",
-                "annotation",
-            }
-        )
-    )
+    provides: frozenset[str] = frozenset(KINDS)
 
 
 @dataclass(frozen=True)
