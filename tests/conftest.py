@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.models import forget_dialogues
+from vtprune.testing.models import forget_dialogues
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import vtprune
-from tests.support.models import tiny_llava, tiny_qwen2_5_vl
 from vtprune.calibrate import Calibration, calibrate_reattention
 from vtprune.core.errors import BudgetError, VtpruneError
+from vtprune.testing.models import tiny_llava, tiny_qwen2_5_vl
 
 FAMILIES = pytest.mark.parametrize("build", [tiny_llava, tiny_qwen2_5_vl], ids=["llava", "qwen2_5_vl"])
 

@@ -15,9 +15,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from tests.support.models import IMAGE, Tiny, tiny_llava, tiny_qwen2_5_vl
 from vtprune.core.engine.cost import CostModel, LayerCost, module_flops_per_token, vision_flops
 from vtprune.core.errors import UnsupportedModelError
+from vtprune.testing.models import IMAGE, Tiny, tiny_llava, tiny_qwen2_5_vl
 
 AGREEMENT = 0.001  # They agree exactly, but for the rotary angles, which some releases count.
 FAMILIES = (tiny_llava, tiny_qwen2_5_vl)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import vtprune
-from tests.support.models import Tiny, tiny_llava, tiny_qwen2_5_vl
+from vtprune.testing.models import Tiny, tiny_llava, tiny_qwen2_5_vl
 
 KEEP_ALL = {"stages": [{"site": "projector.output", "scorer": "random", "budget": 1.0}]}
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.models import Tiny, tiny_llava, tiny_qwen2_5_vl, vision_mask
-from tests.support.reference import Greedy, MaskedReference, from_layer, greedy_steps, random_keep
+from vtprune.testing.models import Tiny, tiny_llava, tiny_qwen2_5_vl, vision_mask
+from vtprune.testing.reference import Greedy, MaskedReference, from_layer, greedy_steps, random_keep
 
 LAYERS, KV_HEADS, STEPS = 4, 2, 20
 IMAGES = (1, 2, 0, 1)

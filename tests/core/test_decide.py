@@ -11,9 +11,9 @@ from torch import Tensor
 
 import vtprune
 from tests.robustness.scenes import DROP, EVICT, Callback, recipe
-from tests.support.models import Tiny, tiny_llava, tiny_qwen2_5_vl, vision_mask
 from vtprune.core.component import Allocation, AllocationRequest, Allocator, Candidates, Selector
 from vtprune.core.signals import Need, Signals
+from vtprune.testing.models import Tiny, tiny_llava, tiny_qwen2_5_vl, vision_mask
 
 FEATURES = Need("features")
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from tests.robustness.scenes import DROP, EVICT, INPUT_DROP, recipe
-from tests.support.models import tiny_llava, tiny_qwen2_5_vl
 from vtprune import Recipe
 from vtprune.core.engine.plan import Plan, bind, component_needs
 from vtprune.core.errors import BindingError
 from vtprune.core.signals import Need
+from vtprune.testing.models import tiny_llava, tiny_qwen2_5_vl
 
 LAST = Need("attention", "last")
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 import vtprune
-from tests.support.models import Inputs, Tiny, tiny_llava, tiny_qwen2_5_vl, vision_mask
-from tests.support.reference import MaskedReference
 from vtprune.core.component import Scorer
 from vtprune.core.report import Report
 from vtprune.core.signals import Need, Signals
+from vtprune.testing.models import Inputs, Tiny, tiny_llava, tiny_qwen2_5_vl, vision_mask
+from vtprune.testing.reference import MaskedReference
 
 TOLERANCE = 1e-5
 POWER = 0.1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.exactness.helpers import Generated, taken
-from tests.support.models import Inputs
+from vtprune.testing.models import Inputs
 
 State = tuple[Tensor, Tensor]
 """hidden ``[1, token, dim]`` and rotary positions ``[axis, 1, token]`` (1-D RoPE has one axis)."""

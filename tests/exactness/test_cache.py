@@ -22,7 +22,7 @@ from tests.exactness.helpers import (
     two_samples,
 )
 from tests.exactness.test_removal import RECIPES
-from tests.support.models import Inputs, tiny_llava, vision_mask
+from vtprune.testing.models import Inputs, tiny_llava, vision_mask
 
 CHOSEN = (
     "layer",

@@ -12,8 +12,8 @@ import vtprune
 from tests.exactness.helpers import TOLERANCE, Generated, Stages, assert_agree, distance, family, generate, matrix
 from tests.exactness.manual import only_row
 from tests.exactness.test_removal import RECIPES as REMOVALS
-from tests.support.models import PAD, Inputs, vision_mask
 from vtprune.core.report import Event, Report
+from vtprune.testing.models import PAD, Inputs, vision_mask
 
 IMAGES = (1, 2, 0, 1)
 STEPS = 6

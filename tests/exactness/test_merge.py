@@ -11,8 +11,8 @@ from torch import Tensor
 from tests.exactness.helpers import BATCHES, POWER, Stages, assert_agree, distance, family, inputs_of, matrix, run
 from tests.exactness.manual import State, choosing, decode_by_hand, only_row, prompt_states
 from tests.exactness.tower import image_features, project
-from tests.support.models import Inputs, vision_mask
 from vtprune.core.report import Report
+from vtprune.testing.models import Inputs, vision_mask
 
 STEPS = 8
 RANDOM = {"scorer": "random"}

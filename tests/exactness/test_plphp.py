@@ -10,8 +10,8 @@ import torch
 import vtprune
 from tests.exactness.helpers import Generated, family, generate, inputs_of, matrix, plain
 from tests.exactness.test_cache import expected_lengths, lengths, slots_in_bytes
-from tests.support.models import Inputs, vision_mask
 from vtprune.core.report import Report
+from vtprune.testing.models import Inputs, vision_mask
 
 RATE, DELTA = 0.4, 0.3
 CHOSEN = ("llava-sdpa", "llava-eager", "qwen-sdpa", "qwen-eager")

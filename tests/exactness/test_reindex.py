@@ -21,8 +21,8 @@ from tests.exactness.helpers import (
     run,
 )
 from tests.exactness.manual import State, choosing, decode_by_hand, only_row, prompt_states
-from tests.support.models import Inputs
 from vtprune.core.report import Report
+from vtprune.testing.models import Inputs
 
 STEPS = 10
 RECIPES: dict[str, Stages] = {

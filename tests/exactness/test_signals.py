@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tests.exactness.helpers import BATCHES, Stages, distance, family, inputs_of, matrix, reference, spied, survivors
 from tests.exactness.tower import image_features, windows_of
-from tests.support.models import QWEN_MERGE, Inputs, vision_mask
 from vtprune.core.signals import Need
+from vtprune.testing.models import QWEN_MERGE, Inputs, vision_mask
 
 CLOSE = 1e-6
 ACROSS_KERNELS = 5e-6  # sdpa and eager have rounded the layers before differently

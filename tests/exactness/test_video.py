@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import vtprune
-from tests.support.models import tiny_qwen2_5_vl
-from tests.support.reference import MaskedReference, from_layer, greedy_steps
+from vtprune.testing.models import tiny_qwen2_5_vl
+from vtprune.testing.reference import MaskedReference, from_layer, greedy_steps
 
 VIDEO_GRID, IMAGE_GRID = (3, 4, 6), (1, 4, 4)
 

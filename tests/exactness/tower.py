@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.exactness.helpers import taken
-from tests.support.models import QWEN_MERGE, QWEN_PATCH, Grid, Inputs
+from vtprune.testing.models import QWEN_MERGE, QWEN_PATCH, Grid, Inputs
 
 
 def window_order(grid: Grid, side: int) -> list[list[int]]:

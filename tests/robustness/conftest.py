@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.robustness.scenes import ATTENTIONS, FAMILIES, warm
-from tests.support.models import Tiny
+from vtprune.testing.models import Tiny
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
-from tests.support.models import IMAGE, Tiny, tiny_llava, tiny_qwen2_5_vl
-from tests.support.reference import MaskedReference
 from vtprune import Report
 from vtprune.core.component import Scorer
 from vtprune.core.signals import Need, Signals
+from vtprune.testing.models import IMAGE, Tiny, tiny_llava, tiny_qwen2_5_vl
+from vtprune.testing.reference import MaskedReference
 
 LAYERS, KV_HEADS = 4, 2
 FAMILIES: dict[str, Callable[..., Tiny]] = {"llava": tiny_llava, "qwen2_5_vl": tiny_qwen2_5_vl}

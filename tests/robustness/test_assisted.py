@@ -7,8 +7,8 @@ import torch
 
 import vtprune
 from tests.robustness.scenes import DROP, EVICT, INPUT_DROP, recipe, tokens, unchanged, warm
-from tests.support.models import Inputs, Tiny, tiny_llava
 from vtprune.core.errors import UnsupportedModeError
+from vtprune.testing.models import Inputs, Tiny, tiny_llava
 
 STEPS = 24
 RECIPES = {

@@ -12,9 +12,9 @@ from transformers.modeling_utils import AttentionInterface
 
 import vtprune
 from tests.robustness.scenes import DROP, EVICT, STAGES, attribute, recipe, reference_of, unchanged
-from tests.support.models import Tiny, tiny_llava
-from tests.support.reference import greedy_steps
 from vtprune.core.errors import BindingError, UnsupportedModeError
+from vtprune.testing.models import Tiny, tiny_llava
+from vtprune.testing.reference import greedy_steps
 
 
 def other_caches(tiny: Tiny) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import vtprune
 from tests.robustness.scenes import DROP, EVICT, LAYERS, STAGES, logits, recipe, reference_of, tokens
-from tests.support.models import IMAGE, Tiny, tiny_llava, tiny_qwen2_5_vl, vision_mask
-from tests.support.reference import greedy_steps
 from vtprune.core.errors import NoVisionTokensError, UnsupportedModeError, UnsupportedModelError
+from vtprune.testing.models import IMAGE, Tiny, tiny_llava, tiny_qwen2_5_vl, vision_mask
+from vtprune.testing.reference import greedy_steps
 
 DROPS = ["input", "drop"]
 

@@ -11,9 +11,9 @@ from transformers import DynamicCache
 
 import vtprune
 from tests.robustness.scenes import DROP, EVICT, INPUT_DROP, STAGES, recipe, reference_of, tokens
-from tests.support.models import Inputs, Tiny, tiny_llava
-from tests.support.reference import MaskedReference, greedy_steps
 from vtprune.core.errors import NoVisionTokensError
+from vtprune.testing.models import Inputs, Tiny, tiny_llava
+from vtprune.testing.reference import MaskedReference, greedy_steps
 
 FULL_DROP = {**DROP, "budget": 0.25}
 TURNS = {**STAGES, "everywhere": [{**EVICT, "site": "llm.layers[0:].kv"}], "twice": [INPUT_DROP, FULL_DROP]}

@@ -12,11 +12,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import vtprune
 from tests.robustness.scenes import DROP, EVICT, INPUT_DROP, recipe, unchanged, warm
-from tests.support.models import Tiny, tiny_llava, tiny_qwen2_5_vl
-from tests.support.reference import greedy_steps
 from vtprune.core.component import Allocation, AllocationRequest, Allocator
 from vtprune.core.errors import UnsupportedModeError
 from vtprune.core.signals import Signals
+from vtprune.testing.models import Tiny, tiny_llava, tiny_qwen2_5_vl
+from vtprune.testing.reference import greedy_steps
 
 FRESH = {"llava": tiny_llava.__wrapped__, "qwen2_5_vl": tiny_qwen2_5_vl.__wrapped__}
 RECIPES = {

@@ -10,7 +10,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import vtprune
 from tests.robustness.scenes import STAGES, logits, recipe, tokens, unchanged
-from tests.support.models import Tiny, tiny_llava
+from vtprune.testing.models import Tiny, tiny_llava
 
 
 @pytest.mark.parametrize("stages", STAGES)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import vtprune
 from tests.robustness.scenes import DROP, INPUT_DROP, recipe, reference_of, unchanged, warm
-from tests.support.models import Inputs, Tiny, tiny_llava, tiny_qwen2_5_vl, vision_mask
+from vtprune.testing.models import Inputs, Tiny, tiny_llava, tiny_qwen2_5_vl, vision_mask
 
 FRESH = {"llava": tiny_llava.__wrapped__, "qwen2_5_vl": tiny_qwen2_5_vl.__wrapped__}
 MERGE = {**DROP, "reducer": "merge"}

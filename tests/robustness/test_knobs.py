@@ -11,10 +11,10 @@ import torch
 
 import vtprune
 from tests.robustness.scenes import FAMILIES
-from tests.support.reference import greedy_steps
 from vtprune import Recipe
 from vtprune.core.errors import RecipeError
 from vtprune.core.plugins import registry
+from vtprune.testing.reference import greedy_steps
 
 Overrides = dict[str, Any]
 PROSE = ("schema_version", "name", "paper", "description")

@@ -9,9 +9,9 @@ import pytest
 
 import vtprune
 from tests.robustness.scenes import DROP, EVICT, INPUT_DROP, logits, recipe
-from tests.support.models import Tiny, tiny_llava, tiny_qwen2_5_vl
 from vtprune import Recipe
 from vtprune.core.errors import BindingError, BudgetError, RecipeError, UnknownNameError, VtpruneError
+from vtprune.testing.models import Tiny, tiny_llava, tiny_qwen2_5_vl
 
 CLS = {"site": "vision.output", "scorer": "cls_attention", "budget": 0.5}
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 import vtprune
 from tests.robustness.scenes import DROP, EVICT, INPUT_DROP, LAYERS, Callback, Constant, Hostile, logits, recipe, tokens
-from tests.support.models import Tiny, vision_mask
 from vtprune.core.component import Allocation, AllocationRequest, Allocator, Candidates, Reducer, Selector
 from vtprune.core.errors import BudgetError, ComponentError
 from vtprune.core.signals import Need, Signals
+from vtprune.testing.models import Tiny, vision_mask
 
 SITES = {"input": INPUT_DROP, "drop": DROP, "evict": {**EVICT, "site": "llm.layers[0:].kv"}}
 EVERY_NEED = (
@@ -250,7 +250,7 @@ def _scored(of: Callable[[Signals], Tensor]) -> dict[str, Any]:
     ],
 )
 def test_broken_components_are_named(change: dict[str, Any], message: str) -> None:
-    from tests.support.models import tiny_llava
+    from vtprune.testing.models import tiny_llava
 
     tiny = tiny_llava()
     with (

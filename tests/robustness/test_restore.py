@@ -21,9 +21,9 @@ from tests.robustness.scenes import (
     unchanged,
     warm,
 )
-from tests.support.models import Tiny, tiny_llava, tiny_qwen2_5_vl
 from vtprune.core.engine.hooks import Engine
 from vtprune.core.errors import VtpruneError
+from vtprune.testing.models import Tiny, tiny_llava, tiny_qwen2_5_vl
 
 VISION = {
     "site": "vision.output",

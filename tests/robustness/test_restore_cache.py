@@ -9,9 +9,9 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 import vtprune
 from tests.robustness.scenes import DROP, EVICT, KV_HEADS, LAYERS, STAGES, recipe, tokens
-from tests.support.models import Inputs, Tiny, tiny_llava
 from vtprune.core.engine.cache import PrunedLayer
 from vtprune.core.errors import UnsupportedModeError
+from vtprune.testing.models import Inputs, Tiny, tiny_llava
 
 KEEP_ALL = {**DROP, "budget": 1.0}
 

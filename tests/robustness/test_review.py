@@ -12,8 +12,8 @@ import torch
 from transformers import DynamicCache
 
 import vtprune
-from tests.support.models import IMAGE, tiny_llava, tiny_qwen2_5_vl
 from vtprune.core.errors import BudgetError, UnsupportedModeError
+from vtprune.testing.models import IMAGE, tiny_llava, tiny_qwen2_5_vl
 
 RANDOM = {"site": "llm.layers[1]", "scorer": "random", "budget": 0.25}
 

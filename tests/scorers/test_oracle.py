@@ -7,11 +7,11 @@ import torch
 
 import vtprune
 from tests.scorers.support import layout, signals_of
-from tests.support.models import Tiny, tiny_llava, tiny_qwen2_5_vl
 from vtprune.core.errors import ComponentError
 from vtprune.core.layout import SampleLayout
 from vtprune.core.signals import Need
 from vtprune.scorers.oracle import Oracle
+from vtprune.testing.models import Tiny, tiny_llava, tiny_qwen2_5_vl
 
 RECIPE = {"stages": [{"site": "projector.output", "scorer": "oracle", "budget": {"keep_tokens": 3}}]}
 KV = {"stages": [{"site": "llm.layers[1:].kv", "scorer": "oracle", "budget": {"keep_tokens": 3}}]}

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.models import tiny_llava
 from vtprune.api import prune
 from vtprune.core.recipe import Recipe
 from vtprune.study.controls import MAKERS, ControlError, control
 from vtprune.study.file import CONTROLS
+from vtprune.testing.models import tiny_llava
 
 PUBLISHED = ("divprune", "fastv", "greedyprune", "plphp")
 

@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 
 import vtprune
-from tests.support.models import tiny_qwen2_5_vl
 from vtprune.core.task import Sample, Video
 from vtprune.study.downsampling import Shrink, downsampled
 from vtprune.study.prompts import encode
 from vtprune.testbed import load_default, photo
+from vtprune.testing.models import tiny_qwen2_5_vl
 
 
 @pytest.mark.parametrize(("share", "side"), [(1.0, 24), (0.5, 17), (0.25, 12), (0.01, 2)])

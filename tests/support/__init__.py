@@ -1,1 +1,0 @@
-"""Shared test material: tiny models and the masked reference. Nothing here imports vtprune."""
