@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vtprune.core.engine.cost import CostModel
 from vtprune.core.engine.hooks import Engine
 from vtprune.core.engine.plan import bind
-from vtprune.core.errors import VtpruneError
+from vtprune.core.errors import BindingError, VtpruneError
 from vtprune.core.layout import SampleLayout
 from vtprune.core.plugins import registry
 from vtprune.core.recipe import Recipe
@@ -30,9 +30,24 @@ class Run:
     one model the innermost acts. A run may be entered again.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, share_images: bool = False) -> None:
         self.model, self.recipe = model, recipe
         self._engine = Engine(bind(recipe, model))
+        if share_images and not self.can_share_images:
+            raise BindingError(
+                [
+                    f"share_images: adapter {self._engine.parts.adapter.name!r} does not say which images of a batch "
+                    f"are the same (it has no `unique`); leave share_images out"
+                ],
+                recipe.name,
+                type(model).__name__,
+            )
+        self._engine.vision.share_images = share_images
+
+    @property
+    def can_share_images(self) -> bool:
+        """Whether an image that stands in a batch several times can be encoded once."""
+        return self._engine.parts.adapter.unique is not None
 
     @property
     def cost(self) -> CostModel:
@@ -96,13 +111,22 @@ class Run:
         return list(self._engine.recorder.reports)
 
 
-def prune(model: nn.Module, recipe: str | Path | Mapping[str, Any] | Recipe, **overrides: Any) -> Run:
+def prune(
+    model: nn.Module,
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    *,
+    share_images: bool = False,
+    **overrides: Any,
+) -> Run:
     """Prune ``model`` by ``recipe`` inside a with-block.
 
     model: a transformers vision-language model of a supported family, unmodified.
     recipe: a registered name, the path of a YAML file, a mapping, or a `Recipe`.
     overrides: changes to the recipe by dotted path, e.g. ``**{"stages.0.budget": 0.25}``, or with ``__`` for the dots;
         for a recipe with one stage its fields can be named directly: ``budget=0.25``.
+    share_images: encode an image that stands in a batch several times (many questions about one picture) only once.
+        Faster; the tower then runs on a smaller batch, which may change the last bits of its output. The report's FLOPs
+        stay those of every image by itself, so that what a sample costs does not depend on the others.
 
     Outputs keep their shapes: the rows of dropped tokens come out of the language model as zeros, so logits there mean
     nothing and labels there should be ignored (-100). With ``output_hidden_states`` the states of the layers are those
@@ -115,19 +139,19 @@ def prune(model: nn.Module, recipe: str | Path | Mapping[str, Any] | Recipe, **o
     ...     tokens = model.generate(**inputs)
     >>> run.report.kept(layer=4, head=0)                            # doctest: +SKIP
     """
-    return Run(model, Recipe.load(recipe, **overrides))
+    return Run(model, Recipe.load(recipe, **overrides), share_images)
 
 
-def observe(model: nn.Module) -> Run:
+def observe(model: nn.Module, *, share_images: bool = False) -> Run:
     """Prune nothing, but report: token counts, KV bytes and FLOPs of the model as it is, inside a with-block.
 
-    Raises UnsupportedModelError or BindingError, as `prune` does.
+    share_images: as of `prune`. Raises UnsupportedModelError or BindingError, as `prune` does.
 
     >>> with vtprune.observe(model) as run:      # doctest: +SKIP
     ...     tokens = model.generate(**inputs)
     >>> run.report.kv_bytes                      # doctest: +SKIP
     """
-    return Run(model, Recipe.model_construct(name="none", description="no pruning", stages=()))
+    return Run(model, Recipe.model_construct(name="none", description="no pruning", stages=()), share_images)
 
 
 def components(kind: str | None = None) -> list[Registration]:

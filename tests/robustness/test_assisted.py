@@ -79,7 +79,7 @@ def test_prompt_lookup_with_a_sliding_window(window: int) -> None:
 def test_drafts_are_refused_where_a_flash_kernel_would_evict(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = warm(tiny_llava())
     with unchanged(tiny.model), vtprune.prune(tiny.model, recipe(EVICT)) as run:
-        monkeypatch.setattr(run._engine, "_flash", True)
+        monkeypatch.setattr(run._engine.inputs, "flash", True)
         with pytest.raises(
             UnsupportedModeError, match=r"appended \d+ draft tokens.*'sdpa', or generate without drafts"
         ):

@@ -6,13 +6,14 @@ as an ordinary vision token, and the tokens then form no grid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vtprune.core.adapter import Adapter, VisionInput
+from vtprune.adapters.sharing import unique_images
+from vtprune.core.adapter import Adapter, VisionCall, VisionInput
 
 
 def _extra_tokens(model: Any) -> int:
@@ -25,42 +26,28 @@ def _embeddings(model: Any) -> nn.Module:
     return getattr(tower, "vision_model", tower).embeddings
 
 
-def _cuts_first(model: Any) -> bool:
-    return model.config.vision_feature_select_strategy == "default"
+def _cut(model: Any) -> int:
+    """How many tokens at the front of the tower's sequence do not reach the projector."""
+    return int(model.config.vision_feature_select_strategy == "default")
 
 
-def _grid(model: Any, height: int, width: int) -> tuple[int, int]:
+def _images(model: Any, call: VisionCall) -> list[VisionInput]:
+    pixels: Tensor = call.arguments["pixel_values"]
     patch = model.config.vision_config.patch_size
-    return height // patch, width // patch
-
-
-def _inputs(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[VisionInput]:
-    pixels: Tensor = args[0] if args else kwargs["pixel_values"]
-    h, w = _grid(model, *pixels.shape[-2:])
-    tokens = h * w + _extra_tokens(model) - int(_cuts_first(model))
+    h, w = pixels.shape[-2] // patch, pixels.shape[-1] // patch
+    tokens = h * w + _extra_tokens(model) - _cut(model)
     grid = (1, h, w) if tokens == h * w else None
-    return [VisionInput(tokens, grid, image) for image in pixels]
+    return [VisionInput(tokens, grid, image, number) for number, image in enumerate(pixels)]
 
 
-def _features(model: nn.Module, projector_input: Tensor, images: Sequence[VisionInput]) -> list[Tensor]:
-    return [image.unsqueeze(1) for image in projector_input]
+def _rows(images: Sequence[VisionInput], first: int) -> list[Tensor]:
+    """One row per token, in sequences of which the first ``first`` rows become no token."""
+    each = [first + image.tokens for image in images]
+    return [torch.arange(number * length + first, (number + 1) * length)[:, None] for number, length in enumerate(each)]
 
 
 def _project(model: Any, features: Tensor) -> Tensor:
     return model.base_model.multi_modal_projector(features.squeeze(1))
-
-
-def _attention(model: nn.Module, calls: Sequence[Tensor], images: Sequence[VisionInput]) -> list[Tensor]:
-    return list(torch.cat(list(calls))[:, :, int(_cuts_first(model)) :])
-
-
-def _cls_row(model: Any) -> int | None:
-    return 0 if _extra_tokens(model) and _cuts_first(model) else None
-
-
-def _windows(model: Any, images: Sequence[VisionInput]) -> list[list[int]]:
-    lengths = [image.tokens + int(_cuts_first(model)) for image in images]
-    return [lengths] * model.config.vision_config.num_hidden_layers
 
 
 ADAPTER = Adapter(
@@ -73,10 +60,10 @@ ADAPTER = Adapter(
     vision_attention="self_attn",
     projector="multi_modal_projector",
     placeholders={"image": "image_token_id"},
-    inputs=_inputs,
-    features=_features,
+    images=_images,
+    tower_rows=lambda model, call, images: _rows(images, _cut(model)),
+    projector_rows=lambda model, call, images: _rows(images, 0),
     project=_project,
-    attention=_attention,
-    cls_row=_cls_row,
-    windows=_windows,
+    cls_row=lambda model: 0 if _extra_tokens(model) and _cut(model) else None,
+    unique=unique_images("pixel_values"),
 )

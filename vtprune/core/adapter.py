@@ -17,33 +17,61 @@ Modality = Literal["image", "video"]
 
 
 @dataclass(frozen=True)
+class VisionCall:
+    """One call of the model's ``get_image_features`` or ``get_video_features``, after it returned.
+
+    arguments: by parameter name, as the model got them; output: what it returned.
+    features: that, as one float ``[vision, dim]`` for each image or video (or each tile, or each sample: as the family
+        groups them), in the order of the placeholders.
+    """
+
+    modality: Modality
+    arguments: Mapping[str, Any]
+    output: Any
+    features: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
 class VisionInput:
-    """One image or video as the vision tower receives it.
+    """One rectangle of vision tokens: an image, a crop of one, or a video.
 
     tokens: how many language-model tokens it becomes; grid: their (t, h, w), or None if they form no rectangle.
     pixels: the tensor the tower reads for it (any shape); only its content is used, to seed random baselines.
+    image: which image or video of the call it belongs to, where one has several crops.
+    row_ends: whether the last column of the grid is made of separators, tokens that stand for no patch.
     """
 
     tokens: int
     grid: tuple[int, int, int] | None
     pixels: Tensor
+    image: int = 0
+    row_ends: bool = False
+
+
+Rows = Callable[[nn.Module, VisionCall, Sequence[VisionInput]], list[Tensor]]
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """How one family is built. Paths are dotted attribute paths.
+    """How one family is built. Paths are dotted attribute paths; a None says that the family has no such thing.
 
     architectures: model class names. language_model, vision_tower, projector: paths under ``model.base_model``.
     vision_layers: path of the layer list under the vision tower; vision_attention: of the attention inside a layer.
-    placeholders: config attribute holding a placeholder token's id, for each modality.
-    inputs: reads the images from the tower's call, ``(model, args, kwargs) -> [VisionInput, ...]``.
-    features: the projector's input as one float ``[vision, unit, dim]`` per image in language-model token order;
-        ``unit`` patches make up one token.
-    project: the inverse direction: ``(model, [vision, unit, dim]) -> [vision, dim]``, the projector on some tokens.
-    attention: attention captured in a vision layer, one float ``[batch, head, key]`` per kernel call, as one float32
-        ``[head, vision]`` per image in language-model token order.
+    placeholders: config attribute holding a placeholder token's id, for each modality; videos that have none of their
+        own use that of images (GLM-V).
+    images: the rectangles of vision tokens of a call, in the order of the placeholders.
+    tower_rows: for each of them int64 ``[vision, unit]``: which ``unit`` rows of a vision layer's sequence make up a
+        token. The sequence is that of all kernel calls of the layer one after the other, ``(call batch token)``. Rows
+        of -1 mark a separator. None where a token is made of all patches (resamplers).
+    projector_rows: the same for the projector's input, all its calls flattened to ``[row, dim]``.
+    project: the projector on some tokens, ``(model, [vision, unit, dim]) -> [vision, dim]``.
     cls_row: index of the CLS query row in the tower, or None when this model has none.
-    windows: attention window lengths per vision layer for the given images, ``(model, inputs) -> [[int]]``.
+    mergers: paths of modules that run once per language-model token beside the projector (DeepStack's projectors, a
+        downsampling convolution), for counting FLOPs.
+    windows: attention window lengths per vision layer for a call, for counting FLOPs; None: whatever each layer was
+        given attends to itself.
+    unique: a call's arguments without images that appear twice, and int64 ``[image]`` that brings them back,
+        ``(model, modality, arguments) -> (arguments, index)``; None if the family cannot.
     """
 
     name: str
@@ -51,16 +79,18 @@ class Adapter:
     architectures: tuple[str, ...]
     language_model: str
     vision_tower: str
-    vision_layers: str
-    vision_attention: str
-    projector: str
     placeholders: Mapping[Modality, str]
-    inputs: Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], list[VisionInput]]
-    features: Callable[[nn.Module, Tensor, Sequence[VisionInput]], list[Tensor]]
-    project: Callable[[nn.Module, Tensor], Tensor]
-    attention: Callable[[nn.Module, Sequence[Tensor], Sequence[VisionInput]], list[Tensor]]
-    cls_row: Callable[[nn.Module], int | None]
-    windows: Callable[[nn.Module, Sequence[VisionInput]], list[list[int]]]
+    images: Callable[[nn.Module, VisionCall], list[VisionInput]]
+    vision_layers: str | None = None
+    vision_attention: str | None = None
+    projector: str | None = None
+    tower_rows: Rows | None = None
+    projector_rows: Rows | None = None
+    project: Callable[[nn.Module, Tensor], Tensor] | None = None
+    cls_row: Callable[[nn.Module], int | None] = lambda model: None
+    mergers: tuple[str, ...] = ()
+    windows: Callable[[nn.Module, VisionCall, Sequence[VisionInput]], list[list[int]]] | None = None
+    unique: Callable[[nn.Module, Modality, Mapping[str, Any]], tuple[dict[str, Any], list[int]]] | None = None
     provides: frozenset[str] = frozenset(KINDS)
 
 
@@ -77,8 +107,14 @@ class Parts:
     vision_tower: nn.Module
     vision_layers: tuple[nn.Module, ...]
     vision_attention: tuple[nn.Module, ...]
-    projector: nn.Module
+    projector: nn.Module | None
     head: nn.Module | None
+    mergers: tuple[nn.Module, ...] = ()
+
+    @property
+    def per_token(self) -> tuple[nn.Module, ...]:
+        """Parts of the vision side that run once per language-model token, not once per patch."""
+        return (*(() if self.projector is None else (self.projector,)), *self.mergers)
 
     @property
     def depth(self) -> int:
@@ -126,11 +162,13 @@ def locate(model: nn.Module) -> Parts:
     try:
         language_model = attrgetter(adapter.language_model)(base)
         tower = attrgetter(adapter.vision_tower)(base)
-        projector = attrgetter(adapter.projector)(base)
+        projector = None if adapter.projector is None else attrgetter(adapter.projector)(base)
+        mergers = tuple(attrgetter(path)(base) for path in adapter.mergers)
         layers = tuple(language_model.layers)
         attention = tuple(layer.self_attn for layer in layers)
-        vision = tuple(attrgetter(adapter.vision_layers)(tower))
-        vision_attention = tuple(attrgetter(adapter.vision_attention)(layer) for layer in vision)
+        vision = () if adapter.vision_layers is None else tuple(attrgetter(adapter.vision_layers)(tower))
+        reads = adapter.vision_attention
+        vision_attention = () if reads is None else tuple(attrgetter(reads)(layer) for layer in vision)
     except AttributeError as error:
         raise UnsupportedModelError(
             f"adapter {adapter.name!r} does not fit this {type(model).__name__}: {error}. The installed transformers "
@@ -138,5 +176,16 @@ def locate(model: nn.Module) -> Parts:
         ) from error
     head: nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
     return Parts(
-        adapter, model, base, language_model, layers, attention, tower, vision, vision_attention, projector, head
+        adapter,
+        model,
+        base,
+        language_model,
+        layers,
+        attention,
+        tower,
+        vision,
+        vision_attention,
+        projector,
+        head,
+        mergers,
     )

@@ -15,10 +15,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Segment:
-    """One image (or video) of a sample, as vision tokens the language model sees.
+    """One image, crop of an image, or video of a sample, as vision tokens the language model sees.
 
     ``grid`` is (t, h, w) in language-model tokens, or None when the family gives no rectangular grid.
     ``start`` and ``stop`` count among the sample's vision tokens, so ``stop - start`` is the segment's size.
+    ``image`` counts the sample's images and videos; the crops of one share it.
+    ``row_ends``: the last column of the grid is made of separators (newline tokens), which stand for no patch.
     """
 
     index: int
@@ -26,6 +28,8 @@ class Segment:
     stop: int
     grid: tuple[int, int, int] | None = None
     kind: Literal["image", "video"] = "image"
+    image: int = 0
+    row_ends: bool = False
 
     def __len__(self) -> int:
         return self.stop - self.start

@@ -67,8 +67,9 @@ def _tower(parts: Parts, pixels: int, vision: int, images: int) -> float:
     embed = next(m for m in parts.vision_tower.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
     patches = pixels // (embed.in_channels * prod(embed.kernel_size))
     windows = [[patches // images] * images] * len(parts.vision_layers)
-    tower = vision_flops(parts.vision_tower, parts.vision_layers, patches, windows, exclude=(parts.projector,))
-    return tower + vision * module_flops_per_token(parts.projector)
+    apart = parts.per_token
+    tower = vision_flops(parts.vision_tower, parts.vision_layers, patches, windows, exclude=apart)
+    return tower + sum(vision * module_flops_per_token(module) for module in apart)
 
 
 def sample_flops(model: Any, load: Workload, variant: Variant) -> float:

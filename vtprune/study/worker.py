@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from vtprune.api import observe, prune
+from vtprune.core.adapter import locate
 from vtprune.core.errors import VtpruneError
 from vtprune.core.layout import SampleLayout
 from vtprune.core.recipe import Recipe
@@ -73,10 +74,15 @@ class Worker:
         task, samples = self._task(cell)
         model, processor = self._loaded(cell.model)
         recipe = None if cell.variant.recipe is None else Recipe.parse(dict(cell.variant.recipe), cell.variant.label)
-        run = observe(model) if recipe is None else prune(model, recipe)
-        share = cell.variant.downsample
+        share_images = locate(model).adapter.unique is not None
+        run = (
+            observe(model, share_images=share_images)
+            if recipe is None
+            else prune(model, recipe, share_images=share_images)
+        )
+        shrunk = cell.variant.downsample
         located = any(sample.regions for sample in samples)
-        smaller = nullcontext() if share is None else downsampled(model, processor, share)
+        smaller = nullcontext() if shrunk is None else downsampled(model, processor, shrunk)
         with smaller as shrink:
             for chunk, batch in enumerate(_batches(samples, cell.batch_size)):
                 if chunk < claim.chunks_done:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from vtprune.core.engine.decide import Choice, Context, decide
 from vtprune.core.engine.flow import Flow
 from vtprune.core.engine.plan import BoundStage
 from vtprune.core.engine.recorder import Recorder
+from vtprune.core.engine.vision import ImageRecord
 from vtprune.core.errors import UnsupportedModeError
 
 Step = Callable[[Tensor], Tensor]
@@ -104,10 +105,16 @@ def _merge_step(
         if len(flow.alive[sample]) and not bool(choice.keep.all()):
             at = flow.columns([sample])[0]
             images = None
+            alive = flow.alive[sample].to(flow.device)
+            keep, sizes = choice.keep, flow.sizes[sample, at]
             if site.bound.stage.site.kind == "vision":
                 images = tuple(record.features for record in flow.records[sample] if record.features is not None)
-            alive = flow.alive[sample].to(flow.device)
-            merges.append(_Merging(sample, at, choice.keep, flow.sizes[sample, at], images, alive))
+                patches = ~_separators(flow.records[sample])[flow.alive[sample]].to(flow.device)
+                # A separator stands for no patch: there is nothing of it to merge, nor anything to merge into it.
+                at, keep, sizes, alive = at[patches], keep[patches], sizes[patches], alive[patches]
+                if bool(keep.all()) or not bool(keep.any()):
+                    continue
+            merges.append(_Merging(sample, at, keep, sizes, images, alive))
 
     def merged(hidden: Tensor, sizes: Tensor | None) -> Tensor:
         rows = list(hidden.unbind(0))
@@ -120,6 +127,7 @@ def _merge_step(
                 continue
             made = result.features[0, merge.keep]
             if tower is not None:
+                assert parts.adapter.project is not None
                 made = parts.adapter.project(parts.model, made.view(-1, *tower.shape[1:]).to(tower.dtype))
             rows[merge.sample] = rows[merge.sample].index_copy(0, at, made.to(hidden.dtype))
             if sizes is not None:
@@ -127,6 +135,15 @@ def _merge_step(
         return torch.stack(rows)
 
     return merged
+
+
+def _separators(records: Sequence[ImageRecord]) -> Tensor:
+    """bool ``[vision]`` on the CPU: which of a sample's vision tokens stand for no patch."""
+    rows = [
+        torch.zeros(record.image.tokens, dtype=torch.bool) if record.separators is None else record.separators.cpu()
+        for record in records
+    ]
+    return torch.cat(rows)
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,10 @@ from vtprune.core.engine.attention import Tap, attention_rows, implementation, i
 from vtprune.core.engine.cache import PrunedLayer, adopt, release
 from vtprune.core.engine.cost import CostModel
 from vtprune.core.engine.decide import Context
+from vtprune.core.engine.deepstack import in_step
 from vtprune.core.engine.drafts import attend
 from vtprune.core.engine.flow import Flow
-from vtprune.core.engine.masks import Slots, rewrite
+from vtprune.core.engine.layer_inputs import LayerInputs
 from vtprune.core.engine.plan import BoundStage, Plan
 from vtprune.core.engine.prompt import Prompt, new_flow
 from vtprune.core.engine.recorder import Recorder
@@ -52,12 +53,11 @@ class Engine:
         self.prompt = Prompt(parts)
         self.recorder = Recorder(plan, self.cost)
         self._flow: Flow | None = None
-        self._rotary: Tensor | None = None
+        self.inputs = LayerInputs(parts)
         self._hidden: Tensor | None = None
         self._store: PrunedLayer | None = None
         self._caches: WeakSet[DynamicCache] = WeakSet()
         self._replay: MutableMapping[Tensor, dict[int, Replay]] = WeakIdKeyDictionary()
-        self._flash = self._eager = False
         self._probe: Callable[[bool], None] | None = None
         self._hooks: ExitStack | None = None
 
@@ -66,7 +66,7 @@ class Engine:
     def attach(self) -> None:
         """Register every hook; on failure none stays."""
         kernel = implementation(self.parts.language_model.config)
-        self._flash, self._eager = "flash" in kernel, kernel == "eager"
+        self.inputs.flash, self.inputs.eager = "flash" in kernel, kernel == "eager"
         with ExitStack() as stack:
             self._register(stack)
             self._hooks = stack.pop_all()
@@ -74,7 +74,8 @@ class Engine:
     def detach(self) -> None:
         """Remove exactly what `attach` registered, and release the caches it adopted."""
         hooks, self._hooks, self._probe = self._hooks, None, None
-        self._flow, self._rotary = None, None
+        self._flow = None
+        self.inputs.clear()
         self._replay.clear()
         self.vision.clear()
         self.prompt.clear()
@@ -90,16 +91,14 @@ class Engine:
             stack.callback(handle.remove)
 
         stack.enter_context(self.prompt.watching_generate(self.vision.generate_starts))
-        keep(parts.vision_tower.register_forward_pre_hook(self.vision.tower_starts, with_kwargs=True))
-        keep(parts.vision_tower.register_forward_hook(self.vision.tower_ends))
-        if self.plan.vision_features:
-            keep(parts.projector.register_forward_pre_hook(self.vision.projector_starts))
+        stack.enter_context(self.vision.watching())
+        stack.enter_context(in_step(parts.language_model, lambda: self._flow))
         keep(parts.base.register_forward_pre_hook(self.prompt.base_starts, with_kwargs=True))
         keep(parts.base.register_forward_pre_hook(self.vision.base_starts, with_kwargs=True))
         keep(parts.language_model.register_forward_pre_hook(self._model_starts, with_kwargs=True))
         keep(parts.language_model.register_forward_hook(self._model_ends, with_kwargs=True, always_call=True))
         if any(bound.stage.positions == "reindex" for bound in self.plan.stages):
-            keep(parts.language_model.rotary_emb.register_forward_pre_hook(self._rotary_starts, with_kwargs=True))
+            keep(parts.language_model.rotary_emb.register_forward_pre_hook(self.inputs.rotary_starts, with_kwargs=True))
         if parts.head is not None:
             keep(parts.head.register_forward_pre_hook(self._head_starts))
         for layer, module in enumerate(parts.layers):
@@ -141,7 +140,8 @@ class Engine:
             self._caches.add(cache)
         past = 0 if cache is None else cache.get_seq_length()
         flow = new_flow(self.prompt, self.vision, embeddings, past)
-        self._flow, self._rotary = flow, None
+        self._flow = flow
+        self.inputs.clear()
         flow.undisturbed = not flow.prunable and cache is not None and _undisturbed(cache)
         if not flow.prunable and past == 0:
             raise NoVisionTokensError(
@@ -155,7 +155,7 @@ class Engine:
                 "checkpointing); enable the cache or use a stage at llm.layers[i]"
             )
         flow.drafts = past + flow.length - self.prompt.end(past + flow.length)
-        if flow.prunable and flow.drafts and self._flash and any(bound.is_kv for bound in self.plan.stages):
+        if flow.prunable and flow.drafts and self.inputs.flash and any(bound.is_kv for bound in self.plan.stages):
             raise UnsupportedModeError(
                 f"assisted generation appended {flow.drafts} draft tokens to the prompt; they must not see what a .kv "
                 f"stage evicts, which flash attention's padding mask cannot express; load the model with "
@@ -187,9 +187,6 @@ class Engine:
         output.last_hidden_state = restored
         return output
 
-    def _rotary_starts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._rotary = args[1] if len(args) > 1 else kwargs["position_ids"]
-
     def _head_starts(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self.recorder.head(args[0].shape[:-1].numel())
 
@@ -214,12 +211,14 @@ class Engine:
                 for bound in self.plan.at(layer, is_kv=False):
                     site = self._site(bound, layer, flow, hidden)
                     with self.recorder.timed(bound.index):
-                        hidden, more = drop_hidden(site, hidden, self._rotary, None if store is None else store.shift)
+                        hidden, more = drop_hidden(
+                            site, hidden, self.inputs.rotary, None if store is None else store.shift
+                        )
                     steps.extend(more)
             if flow.prunable:
                 self.recorder.layer(flow, layer, 0 if store is None else store.stored)
                 self._hidden, self._store = hidden, store
-            changed = self._rewritten(layer, flow, hidden, store, kwargs)
+            changed = self.inputs.rewritten(layer, flow, hidden, store, kwargs)
             if not changed and not steps:
                 return None
             if module.training and getattr(module, "gradient_checkpointing", False):
@@ -238,64 +237,6 @@ class Engine:
         transform, changed = replay[layer]
         hidden = transform(args[0] if args else kwargs["hidden_states"])
         return _with_hidden(args, {**kwargs, **changed}, hidden)
-
-    def _rewritten(
-        self, layer: int, flow: Flow, hidden: Tensor, store: PrunedLayer | None, kwargs: dict[str, Any]
-    ) -> dict[str, Any]:
-        """The keyword arguments that must change so that this layer computes the compact problem."""
-        touched = store is not None and not store.untouched
-        changed: dict[str, Any] = {}
-        if flow.index is not None:
-            changed["position_embeddings"] = flow.embeddings(kwargs["position_embeddings"])
-            if kwargs.get("position_ids") is not None:
-                # Layers get their rotary embedding ready-made; the ids only tell flash kernels about packed sequences,
-                # which any gap would look like.
-                start = kwargs["position_ids"].reshape(-1)[0]
-                ids = torch.arange(flow.width, device=flow.device) + start
-                changed["position_ids"] = ids.expand(flow.batch, -1)
-        shift = flow.shift if flow.shift is not None else (None if store is None else store.shift)
-        if shift is not None:
-            changed["position_embeddings"] = self._shifted(flow, hidden, shift)
-            if store is not None and flow.shift is not None:
-                store.shift, store.shifted_from = flow.shift, flow.past + flow.length - flow.drafts
-        if flow.index is None and not touched:
-            return changed
-        mask = kwargs.get("attention_mask")
-        if flow.index is None and mask is None and store is not None and store.all_valid and not store.is_sliding:
-            return changed
-        queries = flow.queries()
-        slots = Slots(queries.positions, queries.valid, queries.all_valid)
-        offset = 0
-        if store is not None:
-            offset = store.offset
-            if store.stored:
-                slots = _joined(store.slots(flow.batch, flow.device), slots)
-            store.announce(queries.positions, queries.valid, queries.all_valid, flow.length)
-        attention = self.parts.attention[layer]
-        changed["attention_mask"] = rewrite(
-            mask,
-            queries,
-            slots,
-            offset=offset,
-            groups=self.parts.heads[0] // self.parts.heads[1],
-            additive=hidden.dtype if self._eager else None,
-            flash=self._flash,
-            causal=getattr(attention, "is_causal", True),
-            window=None if store is None else store.sliding_window,
-        )
-        return changed
-
-    def _shifted(self, flow: Flow, hidden: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotary embeddings of re-indexed tokens."""
-        assert self._rotary is not None
-        axes = self._rotary if self._rotary.dim() == 3 else self._rotary[None]
-        if flow.rotary is None:
-            positions = torch.stack([flow.gather(axis) for axis in axes]) - shift[:, None]
-        else:
-            positions = flow.rotary.expand(axes.shape[0], -1, -1)
-        positions = positions if self._rotary.dim() == 3 else positions[0]
-        cos, sin = self.parts.language_model.rotary_emb.forward(hidden, positions)
-        return cos, sin
 
     # -- attention -----------------------------------------------------------------------------------------------------
 
@@ -324,14 +265,14 @@ class Engine:
                         scaling=kwargs.get("scaling"),
                         causal=is_causal(module, kwargs),
                         softcap=kwargs.get("softcap"),
-                        sliding_window=kwargs.get("sliding_window") if self._flash else None,
+                        sliding_window=kwargs.get("sliding_window") if self.inputs.flash else None,
                     )
                     flow.captured[need] = seen[..., -new:]
             for bound in self.plan.at(layer, is_kv=True):
                 assert self._hidden is not None
                 assert self._store is not None
                 with self.recorder.timed(bound.index):
-                    eviction = plan_eviction(self._site(bound, layer, flow, self._hidden), self._flash)
+                    eviction = plan_eviction(self._site(bound, layer, flow, self._hidden), self.inputs.flash)
                     if eviction is None:
                         return None
                     # The kernel has been handed the full keys and values already: only later tokens miss what goes.
@@ -378,15 +319,3 @@ def _replayed(hidden: Tensor, steps: list[Step]) -> Tensor:
     for step in steps:
         hidden = step(hidden)
     return hidden
-
-
-def _joined(before: Slots, new: Slots) -> Slots:
-    positions, valid = new.positions, new.valid
-    if before.per_head:
-        shape = (before.positions.shape[0], before.positions.shape[1], -1)
-        positions, valid = positions[:, None].expand(shape), valid[:, None].expand(shape)
-    return Slots(
-        torch.cat([before.positions, positions], -1),
-        torch.cat([before.valid, valid], -1),
-        before.all_valid and new.all_valid,
-    )

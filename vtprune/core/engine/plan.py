@@ -121,6 +121,11 @@ def bind(recipe: Recipe, model: nn.Module) -> Plan:
                 elif need.kind == "vision_attention":
                     vision.add(need)
         bound.append(item)
+        if stage.site.kind == "vision" and (parts.projector is None or parts.adapter.projector_rows is None):
+            problems.append(
+                f"{where}: adapter {parts.adapter.name!r} has no map from the projector's input to the language "
+                f"model's tokens, so {stage.site} is not a site of this model; use projector.output"
+            )
     problems.extend(_conflicts(bound))
     if vision and (problem := check_implementation(parts.vision_tower.config, "vision tower")):
         problems.append(problem)
@@ -153,6 +158,12 @@ def _faults(need: Need, item: BoundStage, parts: Parts) -> Iterator[str]:
 def _vision_faults(need: Need, parts: Parts) -> Iterator[str]:
     depth = len(parts.vision_attention)
     assert need.layer is not None
+    if parts.adapter.tower_rows is None or not depth:
+        yield (
+            f"adapter {parts.adapter.name!r} has no map from the rows of the vision tower to the language model's "
+            f"tokens; use a signal of the site itself (features) or of the language model (attention, keys)"
+        )
+        return
     if not -depth <= need.layer < depth:
         yield f"vision layer {need.layer} is out of range; the tower has layers 0 to {depth - 1} (or -{depth} to -1)"
     if need.query == "cls" and parts.adapter.cls_row(parts.model) is None:

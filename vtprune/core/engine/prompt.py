@@ -176,8 +176,8 @@ def new_flow(prompt: Prompt, vision: VisionLog, embeddings: Tensor, past: int) -
     host = is_vision.cpu()
     positions = [row.nonzero().squeeze(-1) for row in host]
     names = _names({kind: mask.cpu() for kind, mask in kinds.items()}, positions)
-    records, of_each = vision.assign(names)
-    layouts = tuple(layout_of(*each) for each in zip(positions, records, of_each, strict=True))
+    records = vision.assign(names)
+    layouts = tuple(layout_of(*each) for each in zip(positions, records, strict=True))
     flow.start(layouts, records, prompt.parts.depth)
     return flow
 

@@ -1,35 +1,48 @@
 """What the vision tower saw and made, kept until the language model runs.
 
-Since transformers 5.2x `generate` runs the tower before and outside the model's forward, on the un-expanded batch;
-earlier versions run it inside, on the expanded one. Either way the tower's results wait here, image by image, and are
-handed to the samples whose placeholders they fill.
+The boundary is the model's ``get_image_features`` and ``get_video_features``: since transformers 5.2x `generate` calls
+them before and outside the model's forward, on the un-expanded batch; earlier versions call them inside, on the
+expanded one. Either way what they made waits here, image by image, and is handed to the samples whose placeholders it
+fills.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from vtprune.core.adapter import Parts, VisionInput
-from vtprune.core.engine.attention import attention_rows, is_causal
+from vtprune.core.adapter import Modality, Parts, VisionCall, VisionInput
+from vtprune.core.engine.attention import Tap
 from vtprune.core.engine.cost import module_flops_per_token, vision_flops
-from vtprune.core.errors import UnsupportedModeError
+from vtprune.core.engine.replacing import replaced
+from vtprune.core.engine.tower import mean_rows, received_rows, returned_features, tokens_of
+from vtprune.core.errors import UnsupportedModeError, UnsupportedModelError
 from vtprune.core.layout import SampleLayout, Segment
 from vtprune.core.signals import Need
 
 
 @dataclass
 class ImageRecord:
-    """One image after the tower. features: float ``[vision, unit, dim]``; attention: float32 ``[head, vision]``."""
+    """One rectangle of vision tokens after the tower.
+
+    features: float ``[vision, unit, dim]``, what the projector was given; attention: float32 ``[head, vision]``.
+    separators: bool ``[vision]``, tokens that stand for no patch, where the family has a map that tells.
+    """
 
     image: VisionInput
+    modality: Modality
+    call: int
     features: Tensor | None = None
     attention: dict[Need, Tensor] = field(default_factory=dict)
+    separators: Tensor | None = None
 
     def digest(self) -> bytes:
         """A hash of the image's pixels."""
@@ -37,26 +50,56 @@ class ImageRecord:
         return hashlib.sha256(pixels.view(torch.uint8).numpy().tobytes()).digest()
 
 
+@dataclass
+class _Open:
+    """A call under way: what its vision layers and its projector were given so far. lengths: of the sequences that
+    entered the first vision layer."""
+
+    attention: dict[Need, list[Tensor]]
+    projected: list[Tensor] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+
+    def repeat(self, index: Sequence[int]) -> None:
+        """Count images as often as they were asked for: what a sample costs does not depend on who shares it."""
+        if self.lengths:
+            self.lengths = [self.lengths[image % len(self.lengths)] for image in index]
+
+
 class VisionLog:
     """Collects what the tower makes. ``needs`` says which vision attention is wanted, ``features`` whether the
-    projector's input is."""
+    projector's input is. ``share_images``: images that appear more than once in a call are encoded once."""
 
     def __init__(self, parts: Parts, needs: frozenset[Need], features: bool) -> None:
         self.parts, self.needs, self.wants_features = parts, needs, features
+        self.share_images = False
         self.records: list[ImageRecord] = []
         self.flops = 0
         self._flops: dict[tuple[int, tuple[tuple[int, ...], ...]], int] = {}
         self._used = False
-        self._fresh: list[ImageRecord] = []
-        self._unprojected: list[ImageRecord] = []
-        self._calls: dict[Need, list[Tensor]] = {}
+        self._calls = 0
+        self._open: _Open | None = None
 
     def clear(self) -> None:
         """Let go of every image."""
         self.records, self.flops, self._used = [], 0, False
-        self._fresh, self._unprojected, self._calls = [], [], {}
+        self._open = None
 
     # -- hooks ---------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Wrap the base model's encoding methods and hook the tower; everything is undone on exit."""
+        base = self.parts.base
+        with ExitStack() as stack:
+            for modality in get_args(Modality):
+                name = f"get_{modality}_features"
+                if hasattr(base, name):
+                    stack.enter_context(replaced(base, name, self._watched(modality, getattr(base, name))))
+            if self.wants_features and self.parts.projector is not None:
+                stack.callback(self.parts.projector.register_forward_pre_hook(self._projector_starts).remove)
+            for layer in self.parts.vision_layers[:1]:
+                stack.callback(layer.register_forward_pre_hook(self._layer_starts, with_kwargs=True).remove)
+            yield
 
     def generate_starts(self) -> None:
         """A new call to `generate`: what an earlier one left over, perhaps by an error, is not joined by what comes."""
@@ -65,82 +108,115 @@ class VisionLog:
     def base_starts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of the multimodal base model: unless its images were encoded before, they come now."""
         if not kwargs.get("mm_encoder_outputs"):
-            self.records, self.flops, self._used = [], 0, False
+            self._forget()
 
-    def tower_starts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Forward pre-hook of the vision tower."""
-        if self._used:
-            self.records, self.flops, self._used = [], 0, False
-        images = self.parts.adapter.inputs(self.parts.model, args, kwargs)
-        self._fresh = [ImageRecord(image) for image in images]
-        self.records.extend(self._fresh)
-        self._unprojected = self._fresh
-        self._calls = {need: [] for need in self.needs}
-        windows = self.parts.adapter.windows(self.parts.model, images)
+    def _forget(self) -> None:
+        self.records, self.flops, self._used = [], 0, False
+
+    def _watched(self, modality: Modality, original: Callable[..., Any]) -> Callable[..., Any]:
+        parameters = signature(original)
+
+        @wraps(original)
+        def encode(*args: Any, **kwargs: Any) -> Any:
+            if self._open is not None:  # a family's method for videos may call the one for images
+                return original(*args, **kwargs)
+            if self._used:
+                self._forget()
+            arguments: dict[str, Any] = {}
+            for name, value in parameters.bind(*args, **kwargs).arguments.items():
+                is_rest = parameters.parameters[name].kind is Parameter.VAR_KEYWORD
+                arguments.update(value if is_rest else {name: value})
+            index, unique = None, self.parts.adapter.unique
+            asked = arguments
+            if self.share_images and unique is not None:
+                arguments, index = unique(self.parts.model, modality, arguments)
+            self._open = seen = _Open({need: [] for need in self.needs})
+            try:
+                output = original(**arguments)
+            finally:
+                self._open = None
+            call = VisionCall(modality, arguments, output, returned_features(output))
+            made = self._recorded(call, seen)
+            if index is not None:
+                features = [call.features[image] for image in index]
+                made = [record for image in index for record in made if record.image.image == image]
+                seen.repeat(index)
+                output.pooler_output = features
+                call = VisionCall(modality, asked, output, tuple(features))
+            self.records.extend(made)
+            self.flops += self._count(call, [record.image for record in made], seen)
+            return output
+
+        return encode
+
+    def _recorded(self, call: VisionCall, seen: _Open) -> list[ImageRecord]:
+        """What a call made, rectangle by rectangle."""
+        parts, self._calls = self.parts, self._calls + 1
+        adapter, model = parts.adapter, parts.model
+        images = adapter.images(model, call)
+        made, declared = sum(map(len, call.features)), sum(image.tokens for image in images)
+        if made != declared:
+            raise UnsupportedModelError(
+                f"{type(model).__name__} made {made} vision tokens of its {call.modality}s, but adapter "
+                f"{adapter.name!r} accounts for {declared}; the installed transformers may lay them out differently"
+            )
+        records = [ImageRecord(image, call.modality, self._calls) for image in images]
+        if seen.attention and adapter.tower_rows is not None:
+            for record, rows in zip(records, adapter.tower_rows(model, call, images), strict=True):
+                record.separators = (rows < 0).any(1)
+                for need, layers in seen.attention.items():
+                    record.attention[need] = mean_rows(layers, rows)
+        if seen.projected and adapter.projector_rows is not None:
+            for record, rows in zip(records, adapter.projector_rows(model, call, images), strict=True):
+                record.separators = (rows < 0).any(1)
+                record.features = tokens_of(seen.projected, rows)
+        return records
+
+    def _count(self, call: VisionCall, images: Sequence[VisionInput], seen: _Open) -> int:
+        parts = self.parts
+        windows = parts.adapter.windows
+        if windows is not None:
+            lengths = windows(parts.model, call, images)
+        else:
+            lengths = [seen.lengths] * len(parts.vision_layers)
         units = sum(image.tokens for image in images)
-        shape = (units, tuple(map(tuple, windows)))
+        shape = (units, tuple(map(tuple, lengths)))
         if shape not in self._flops:
-            patches = sum(windows[0]) if windows else 0
-            tower = vision_flops(module, self.parts.vision_layers, patches, windows, exclude=(self.parts.projector,))
-            self._flops[shape] = tower + units * module_flops_per_token(self.parts.projector)
-        self.flops += self._flops[shape]
+            patches = sum(lengths[0]) if lengths else 0
+            apart = parts.per_token
+            tower = vision_flops(parts.vision_tower, parts.vision_layers, patches, lengths, exclude=apart)
+            self._flops[shape] = tower + sum(units * module_flops_per_token(module) for module in apart)
+        return self._flops[shape]
 
-    def tower_ends(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """Forward hook of the vision tower."""
-        images = [record.image for record in self._fresh]
-        for need, calls in self._calls.items():
-            for record, rows in zip(
-                self._fresh, self.parts.adapter.attention(self.parts.model, calls, images), strict=True
-            ):
-                record.attention[need] = rows
-        self._calls = {}
+    def _layer_starts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._open is not None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            batch = 1 if hidden.dim() == 2 else hidden.shape[0]
+            self._open.lengths += [hidden.shape[-2]] * batch
 
-    def projector_starts(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """Forward pre-hook of the projector; only registered when features are wanted. Merged features that the engine
-        itself sends through the projector are not an image's."""
-        waiting, self._unprojected = self._unprojected, []
-        if not waiting:
-            return
-        made = self.parts.adapter.features(self.parts.model, args[0], [record.image for record in waiting])
-        for record, features in zip(waiting, made, strict=True):
-            record.features = features
+    def _projector_starts(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Merged features that the engine itself sends through the projector come outside any call."""
+        if self._open is not None:
+            self._open.projected.append(args[0])
 
-    def tap(self, wanted: Sequence[Need], cls_row: int | None) -> Any:
+    def tap(self, wanted: Sequence[Need], cls_row: int | None) -> Tap:
         """The attention tap of one vision layer."""
 
         def see(
             module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
         ) -> None:
-            batch, length = query.shape[0], query.shape[2]
-            for need in wanted:
-                if need not in self._calls:
-                    continue
-                if need.query == "cls":
-                    rows = torch.full((batch, 1), cls_row or 0, device=query.device)
-                else:
-                    rows = torch.arange(length, device=query.device).expand(batch, -1)
-                    if cls_row is not None:
-                        rows = rows[:, rows[0] != cls_row]
-                weights = torch.full(rows.shape, 1 / rows.shape[1], device=query.device)
-                with torch.no_grad():
-                    self._calls[need].append(
-                        attention_rows(
-                            query,
-                            key,
-                            mask,
-                            rows,
-                            weights,
-                            scaling=kwargs.get("scaling"),
-                            causal=is_causal(module, kwargs) and mask is None,
-                        )
+            if self._open is not None:
+                for need in wanted:
+                    self._open.attention[need].append(
+                        received_rows(module, query, key, mask, kwargs, need.query or "received", cls_row)
                     )
 
         return see
 
     # -- handing over -----------------------------------------------------------------------------------------------
 
-    def assign(self, modalities: Sequence[Sequence[str]]) -> tuple[list[list[ImageRecord]], list[list[str]]]:
-        """The images of each sample, and each image's modality.
+    def assign(self, modalities: Sequence[Sequence[str]]) -> list[list[ImageRecord]]:
+        """The images of each sample.
 
         modalities: for each sample the modality of every vision token in prompt order. A batch that `generate` expanded
         (beams, several sequences) after the tower ran gets each sample's images once per copy.
@@ -154,31 +230,28 @@ class VisionLog:
                 f"the prompt has {wanted} vision tokens, but the vision tower made {made} in its last pass; pass "
                 f"pixel values in the same call as the prompt (features computed elsewhere carry no layout)"
             )
-        originals = modalities[::copies]
-        stills = sum(row.count("image") for row in originals)
-        queues: dict[str, list[ImageRecord]] = {"image": [], "video": []}
+        queues: dict[str, list[ImageRecord]] = {kind: [] for kind in get_args(Modality)}
         for record in self.records:
-            queues["image" if stills > 0 else "video"].append(record)
-            stills -= record.image.tokens
+            own = record.modality in self.parts.adapter.placeholders
+            queues[record.modality if own else "image"].append(record)
         rows: list[list[ImageRecord]] = []
-        kinds: list[list[str]] = []
-        for tokens in originals:
-            row, names, at = [], [], 0
+        for tokens in modalities[::copies]:
+            row, at = [], 0
             while at < len(tokens):
-                record = queues[tokens[at]].pop(0)
-                row.append(record)
-                names.append(tokens[at])
-                at += record.image.tokens
+                row.append(queues[tokens[at]].pop(0))
+                at += row[-1].image.tokens
             rows.append(row)
-            kinds.append(names)
-        return [row for row in rows for _ in range(copies)], [row for row in kinds for _ in range(copies)]
+        return [row for row in rows for _ in range(copies)]
 
 
-def layout_of(positions: Tensor, records: Sequence[ImageRecord], kinds: Sequence[str]) -> SampleLayout:
+def layout_of(positions: Tensor, records: Sequence[ImageRecord]) -> SampleLayout:
     """The layout of one sample from its vision positions and its images."""
-    segments, start = [], 0
-    for index, (record, kind) in enumerate(zip(records, kinds, strict=True)):
-        stop = start + record.image.tokens
-        segments.append(Segment(index, start, stop, record.image.grid, "video" if kind == "video" else "image"))
+    segments: list[Segment] = []
+    start, number, latest = 0, -1, None
+    for index, record in enumerate(records):
+        image, stop = record.image, start + record.image.tokens
+        if (record.call, image.image) != latest:
+            number, latest = number + 1, (record.call, image.image)
+        segments.append(Segment(index, start, stop, image.grid, record.modality, number, image.row_ends))
         start = stop
     return SampleLayout(positions, tuple(segments))
