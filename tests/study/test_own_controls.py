@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 import re
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from tests.study.frames import FakeCell, FakeResults, fake_results, scores_of
+from vtprune.study.plan import Merged
 from vtprune.study.statistics import Summary, summarise
 from vtprune.study.statistics.paired import holm
 from vtprune.study.tables import accuracy_table, make_sheets, to_latex, to_markdown
@@ -94,6 +97,10 @@ def test_each_kind_of_control_is_a_family_of_its_own(summary: Summary) -> None:
     assert set(others["against"]) == {"full", "random"}
 
 
+def merged(name: str, label: str, of: str | None, arm: str) -> dict[str, Any]:
+    return asdict(Merged(name, label, of, f"{arm} seed=0", arm))
+
+
 def test_a_control_planned_under_another_name_is_still_the_recipes_own() -> None:
     cells = [
         FakeCell("random", answers(20), "baseline", {"budget": budget, "seed": seed}, budget)
@@ -104,13 +111,13 @@ def test_a_control_planned_under_another_name_is_still_the_recipes_own() -> None
     results = fake_results(cells)
     assert not summarise(results, resamples=100).comparisons["own"].any()
     results.study["merged"] = [
-        f"top (random) budget={budget} seed={seed} is the same as random budget={budget} seed={seed}; "
-        "planned once, under the latter name"
+        merged(f"top (random) budget={budget} seed={seed}", "top (random)", "top", f"random budget={budget}")
         for budget in (0.5, 0.25)
         for seed in (0, 1)
     ]
-    results.study["merged"].append("x is the same as random budget=0.5 seed=0; planned once, under the latter name")
-    results.study["merged"].append("top (mine) is the same as gone; planned once, under the latter name")
+    results.study["merged"].append(merged("x", "x", None, "random budget=0.5"))
+    results.study["merged"].append(merged("gone (random)", "gone (random)", "gone", "random budget=0.5"))
+    results.study["merged"].append(merged("top (oracle)", "top (oracle)", "top", "not here"))
     found = own(summarise(results, resamples=100), "random")
     assert dict(found["reference"]) == {"top budget=0.5": "random budget=0.5", "top budget=0.25": "random budget=0.25"}
 

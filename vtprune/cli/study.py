@@ -120,8 +120,8 @@ def report(
 
 
 def _notes(planned: Plan) -> None:
-    for line in planned.merged[:MERGED_SHOWN]:
-        note(line)
+    for merged in planned.merged[:MERGED_SHOWN]:
+        note(str(merged))
     if (more := len(planned.merged) - MERGED_SHOWN) > 0:
         note(f"and {more} more are the same as another; `vtprune study plan --json` lists them all")
     for line in planned.notes:

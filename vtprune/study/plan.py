@@ -32,6 +32,23 @@ REGIONS_PEEK = 256
 
 
 @dataclass(frozen=True)
+class Merged:
+    """A variant that is planned under another one's name, being the same thing.
+
+    name, label, of: its own (see `Variant`); same_as: the name of the one that is planned; arm: that without its seed.
+    """
+
+    name: str
+    label: str
+    of: str | None
+    same_as: str
+    arm: str
+
+    def __str__(self) -> str:
+        return f"{self.name} is the same as {self.same_as}; planned once, under the latter name"
+
+
+@dataclass(frozen=True)
 class Plan:
     """cells: in the order in which they run, each id once. refused: what cannot run, with reasons. merged: what is
     planned once under two names. notes: what could not be checked or estimated. flops: of each cell by id, roughly;
@@ -40,7 +57,7 @@ class Plan:
     study: StudyFile
     cells: tuple[Cell, ...]
     refused: tuple[Refusal, ...]
-    merged: tuple[str, ...]
+    merged: tuple[Merged, ...]
     notes: tuple[str, ...]
     flops: Mapping[str, float]
 
@@ -54,7 +71,7 @@ class Plan:
         return {
             **self.study.to_dict(),
             "refused": [asdict(refusal) for refusal in self.refused],
-            "merged": list(self.merged),
+            "merged": [asdict(merged) for merged in self.merged],
             "notes": list(self.notes),
         }
 
@@ -87,7 +104,7 @@ def make_plan(study: StudyFile) -> Plan:
     refused += _refused_downsampling(study, found)
     notes: list[str] = []
     cells: dict[str, Cell] = {}
-    merged: list[str] = []
+    merged: list[Merged] = []
     flops: dict[str, float] = {}
     settings = identity.settings_identity(study.limit, study.batch_size, study.threads, study.keep_indices)
     names = [identity.variant_identity(variant) for variant in found]
@@ -107,8 +124,8 @@ def make_plan(study: StudyFile) -> Plan:
                 parts = {"model": model_part, "task": task_part, "variant": names[number], **settings}
                 cell = Cell(ref, plain, variant, study.limit, study.batch_size, parts, study.keep_indices)
                 if cell.id in cells:
-                    cells[cell.id], said = _merge(cells[cell.id], cell)
-                    merged.append(said)
+                    merged.append(_merged(cells[cell.id].variant, variant))
+                    cells[cell.id] = _merge(cells[cell.id], cell)
                     continue
                 cells[cell.id] = cell
                 if load is not None and bones is not None and study.limit is not None:
@@ -197,11 +214,15 @@ def _refused_downsampling(study: StudyFile, found: Iterable[Variant]) -> list[Re
     return [Refusal(f"downsample budget={level}", reason, expected=True) for level in sorted(wanted - have)]
 
 
-def _merge(first: Cell, second: Cell) -> tuple[Cell, str]:
+def _merged(first: Variant, second: Variant) -> Merged:
+    seedless = replace(first, axes={axis: value for axis, value in first.axes.items() if axis != "seed"})
+    return Merged(second.name, second.label, second.of, first.name, seedless.name)
+
+
+def _merge(first: Cell, second: Cell) -> Cell:
     """One cell for two variants that are the same thing. A combination of the factorial lends its axes to the cell that
     was there, so that attribution finds its design complete."""
-    said = f"{second.variant.name} is the same as {first.variant.name}; planned once, under the latter name"
     if second.variant.label == LABEL:
         axes = {**first.variant.axes, **{f"{LENT}{axis}": value for axis, value in second.variant.axes.items()}}
-        return replace(first, variant=replace(first.variant, axes=axes)), said
-    return first, said
+        return replace(first, variant=replace(first.variant, axes=axes))
+    return first

@@ -9,6 +9,7 @@ import jinja2
 from vtprune.core.errors import VtpruneError
 from vtprune.study.attribution import attribute
 from vtprune.study.figures.style import FORMATS
+from vtprune.study.plan import Merged
 from vtprune.study.report import page
 from vtprune.study.report.parts import Part, parts
 from vtprune.study.report.pictures import (
@@ -41,7 +42,7 @@ def write(folder: Path) -> Path:
 
     summary = summarise(results, compare_to=compare_to(results))
     attribution = attribute(results)
-    notes = [*results.study.get("notes", ()), *results.study.get("merged", ())]
+    notes = [*results.study.get("notes", ()), *(str(Merged(**one)) for one in results.study.get("merged", ()))]
     if results.study.get("factorial") or not attribution.effects.empty:
         notes += attribution.notes
     sheets = {columns: make_sheets(summary, columns) for columns in ("budget", "group")}

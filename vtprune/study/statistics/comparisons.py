@@ -5,7 +5,6 @@ All on the samples that both have.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,10 +43,6 @@ COMPARISONS: Mapping[str, type] = {
     "significant": bool,
     "resolvable": float,
 }
-MERGED = re.compile(r"(.+) is the same as (.+); planned once, under the latter name")
-"""What the plan says of a variant that it has under another name."""
-KINDS = ("random", "inverted", "oracle", "repacked")
-"""Of `vtprune.study.controls`, which takes seconds to import."""
 MCNEMAR, SIGN_FLIP, NO_TEST = "McNemar exact", "sign flip of clusters", "none"
 
 
@@ -63,7 +58,7 @@ class Pair:
 
 
 def comparison_rows(
-    panel: Panel, compare_to: str | None, settings: Settings, costs: Sequence[Row], merged: Sequence[str] = ()
+    panel: Panel, compare_to: str | None, settings: Settings, costs: Sequence[Row], merged: Sequence[Mapping[str, str]] = ()
 ) -> list[Row]:
     """One row per pair: `COMPARISONS`.
 
@@ -107,11 +102,11 @@ def _pairs(panel: Panel, label: str) -> list[Pair]:
     return pairs
 
 
-def own_pairs(panel: Panel, merged: Sequence[str]) -> list[list[Pair]]:
+def own_pairs(panel: Panel, merged: Sequence[Mapping[str, str]]) -> list[list[Pair]]:
     """Each recipe with its controls, a family for each kind of control.
 
-    merged: the plan's sentences on variants that are the same thing. A control that is planned under another name (the
-    random one of a recipe at the input is the baseline ``random``) is found by them.
+    merged: the plan's variants that are planned under another name (`vtprune.study.plan.Merged`), as the store has
+    them. A control may be one (the random one of a recipe at the input is the baseline ``random``).
     """
     places = {arm.name: i for i, arm in enumerate(panel.arms)}
     recipes = {arm.label for arm in panel.arms if arm.role == "recipe"}
@@ -119,13 +114,10 @@ def own_pairs(panel: Panel, merged: Sequence[str]) -> list[list[Pair]]:
     for i, arm in enumerate(panel.arms):
         if arm.role == "control" and arm.of in recipes:
             controls.setdefault(_kind(arm.label, arm.of), {}).setdefault(arm.of, []).append(i)
-    for found in filter(None, map(MERGED.fullmatch, merged)):
-        control, name = (re.sub(r" seed=\S+", "", text) for text in found.groups())
-        of = max((label for label in recipes if control.startswith(f"{label} (")), key=len, default=None)
-        kind = "" if of is None else _kind(control[: control.find(")", len(of)) + 1], of)
-        if of is not None and kind in KINDS and name in places:
-            known = controls.setdefault(kind, {}).setdefault(of, [])
-            known += [places[name]] if places[name] not in known else []
+    for one in merged:
+        if one["of"] in recipes and one["arm"] in places:
+            known = controls.setdefault(_kind(one["label"], one["of"]), {}).setdefault(one["of"], [])
+            known += [places[one["arm"]]] if places[one["arm"]] not in known else []
     families = []
     for kind, by_recipe in controls.items():
         family = []
