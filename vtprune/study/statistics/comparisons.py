@@ -58,7 +58,11 @@ class Pair:
 
 
 def comparison_rows(
-    panel: Panel, compare_to: str | None, settings: Settings, costs: Sequence[Row], merged: Sequence[Mapping[str, str]] = ()
+    panel: Panel,
+    compare_to: str | None,
+    settings: Settings,
+    costs: Sequence[Row],
+    merged: Sequence[Mapping[str, str]] = (),
 ) -> list[Row]:
     """One row per pair: `COMPARISONS`.
 
