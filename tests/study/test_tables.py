@@ -21,9 +21,9 @@ def summary() -> Summary:
     return summarise(demo_results(n=120, seeds=2), compare_to="random", resamples=300)
 
 
-def console(summary: Summary, **options: str) -> str:
+def console(summary: Summary, width: int = 200, **options: str) -> str:
     file = io.StringIO()
-    Console(file=file, width=200, color_system=None).print(accuracy_table(summary, **options))
+    Console(file=file, width=width, color_system=None).print(accuracy_table(summary, **options))
     return file.getvalue()
 
 
@@ -175,3 +175,13 @@ def test_an_empty_summary_makes_empty_tables() -> None:
     summary = summarise(fake_results([]))
     assert to_markdown(summary) == to_latex(summary) == ""
     assert "method" in console(summary)
+
+
+def test_a_narrow_console_wraps_intervals_and_keeps_names_and_numbers(summary: Summary) -> None:
+    text = console(summary, width=60)
+    (sheet,) = make_sheets(summary)
+    assert max(map(len, text.splitlines())) <= 60
+    for name, entries in sheet.rows:
+        assert any(name in line for line in text.splitlines())
+        assert all(entry.text.split(" ±")[0] in text for entry in entries if entry is not None)
+    assert "…" not in text

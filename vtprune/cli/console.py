@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -26,9 +27,19 @@ class CliError(VtpruneError):
         super().__init__(message)
 
 
-def stdout() -> Console:
-    """The console for results, without markup. Made anew each time, so that a redirected ``sys.stdout`` is honoured."""
-    return Console(file=sys.stdout, markup=False, highlight=False)
+FILE_WIDTH = 120
+
+
+def stdout(markup: bool = False) -> Console:
+    """The console for results. Made anew each time, so that a redirected ``sys.stdout`` is honoured.
+
+    A file or a pipe has no width of its own and gets `FILE_WIDTH` columns, unless the environment's COLUMNS says
+    otherwise.
+    """
+    console = Console(file=sys.stdout, markup=markup, highlight=False)
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
+        console.width = FILE_WIDTH
+    return console
 
 
 def note(message: str) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from vtprune.cli.console import Debug, Json, friendly, note, print_json, stdout
@@ -133,8 +131,7 @@ def _print_table(folder: Path) -> None:
     from vtprune.study.statistics import summarise
     from vtprune.study.tables import accuracy_table
 
-    # The table marks up its entries, which `stdout` would print as they are.
-    Console(file=sys.stdout, highlight=False).print(accuracy_table(summarise(Results.load(folder))))
+    stdout(markup=True).print(accuracy_table(summarise(Results.load(folder))))
 
 
 def _settle(finished: Finished) -> None:

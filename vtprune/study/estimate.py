@@ -92,7 +92,7 @@ def tokens_by_layer(vision: float, recipe: Mapping[str, Any] | None, depth: int)
     entering, cached = [vision] * depth, [vision] * depth
     for stage in () if recipe is None else Recipe.parse(recipe).stages:
         kept = _kept(stage.budget, vision)
-        layers = stage.site.layers(depth)
+        layers = (0,) if stage.site.is_tower else stage.site.layers(depth)
         if stage.site.kind == "kv":
             for layer in layers:
                 cached[layer] = min(cached[layer], kept)

@@ -47,6 +47,10 @@ class Entry:
         return f"{100 * self.accuracy:.1f} ± {100 * self.half_width:.1f}"
 
 
+METHOD_WIDTH = 24
+"""Characters of a method's name that stay on one line however narrow the console is."""
+
+
 @dataclass(frozen=True)
 class Sheet:
     """One model on one task. rows: name of a method and its entries, None where there is none."""
@@ -65,9 +69,10 @@ def accuracy_table(summary: Summary, *, columns: Columns = "budget") -> Table:
     notes = list(dict.fromkeys(f"{sheet.title}: {note}" for sheet in sheets for note in sheet.footnotes))
     table = Table(title="accuracy (%)", caption=_escape_rich("\n".join([*{s.caption for s in sheets}, *notes])))
     table.caption_justify = "left"
-    table.add_column("method")
+    longest = max((len(method) for sheet in sheets for method, _ in sheet.rows), default=0)
+    table.add_column("method", min_width=min(longest, METHOD_WIDTH))
     for name in names:
-        table.add_column(_escape_rich(name), justify="right", no_wrap=True)
+        table.add_column(_escape_rich(name), justify="right")  # where it is narrow, an interval wraps below its number
     for sheet in sheets:
         table.add_section()
         table.add_row(f"[italic]{_escape_rich(sheet.title)}[/]")
