@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.testbed.families import FAMILIES
+from training.testbed.families import FAMILIES, SHIPPED
 from training.testbed.package import write_folder
 from training.testbed.train import initialise
 
@@ -29,11 +29,11 @@ def _package(name: str, root: Path) -> Path:
         initialise(model)
     folder = root / name
     folder.mkdir(exist_ok=True)
-    write_folder(name, model.state_dict(), folder)
+    write_folder(FAMILIES[name], model.state_dict(), folder)
     return folder
 
 
-@pytest.fixture(scope="session", params=sorted(FAMILIES))
+@pytest.fixture(scope="session", params=SHIPPED)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _package(request.param, tmp_path_factory.mktemp("weights"))
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProces
 from training.testbed.measure import measure
 from vtprune import testbed
 from vtprune.core.errors import UnknownNameError
+from vtprune.loading import LoadError
 from vtprune.testbed.models import WEIGHTS, load_folder
 from vtprune.testbed.tasks import GENERATOR, Testbed
 from vtprune.testbed.vocabulary import WORDS
@@ -44,6 +45,36 @@ def test_loading(folder: Path) -> None:
 def test_an_unknown_name() -> None:
     with pytest.raises(UnknownNameError, match=r"no model 'nanno'\..*Known:"):
         testbed.load("nanno")
+
+
+def test_loading_by_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a `Path`, as a string with a separator, and relative; a bare word is the name of a shipped model."""
+    expected = load_folder(folder)[0].state_dict()
+    monkeypatch.chdir(folder.parent)
+    for where in (folder, str(folder), f"./{folder.name}", Path(folder.name)):
+        model, processor = testbed.load(where)
+        assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items()), where
+        assert isinstance(processor.image_token, str)
+    shipped, _ = testbed.load(folder.name)
+    assert not torch.equal(shipped.lm_head.weight, expected["lm_head.weight"])
+
+
+def test_a_folder_that_holds_no_model(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LoadError, match=r"absent does not exist; the current directory is"):
+        testbed.load(tmp_path / "absent")
+    with pytest.raises(LoadError, match=r"config\.json, .* missing; expected a folder that training"):
+        testbed.load(tmp_path)
+    (tmp_path / "checkpoint.pt").touch()
+    with pytest.raises(LoadError, match="folder of a training run"):
+        testbed.load(str(tmp_path))
+    with pytest.raises(LoadError, match="is a file, not a folder"):
+        testbed.load(tmp_path / "checkpoint.pt")
+    with pytest.raises(LoadError, match=f"the model is in .*{folder.name}$"):
+        testbed.load(folder.parent)
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownNameError, match=r"loaded as '\./mine'"):
+        testbed.load("mine")
 
 
 def test_what_is_shipped() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from training.testbed.data import Batch, _dense, _pack, draw, normalise
-from training.testbed.families import FAMILIES, Mrope, Nano
+from training.testbed.families import FAMILIES, Family
 from training.testbed.measure import encode
 from training.testbed.network import answered, forward
 from vtprune.core.task import Sample, Video
@@ -41,7 +41,7 @@ def drawn(folder: Path, kind: Kind) -> tuple[list[Sample], Batch]:
     return samples, Batch(normalise(frames), *_pack([questions]), [questions], *_dense(scenes))
 
 
-def trained(folder: Path) -> tuple[Nano | Mrope, PreTrainedModel]:
+def trained(folder: Path) -> tuple[Family, PreTrainedModel]:
     """The family and its model as training holds it, with the attention of training, and the weights of the folder."""
     family = FAMILIES[folder.name]
     model = family.build()

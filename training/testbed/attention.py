@@ -1,7 +1,8 @@
-"""Attention for training on a CPU: plain matrix products and a fused softmax.
+"""Attention for training: plain matrix products and a fused softmax.
 
-torch's fused attention is fast forwards and slow backwards on a CPU: half of a training step. Registered with
-transformers under `NAME`; a `Packed` in the mask's place lets many questions share one prefix.
+torch's fused attention is fast forwards and slow backwards on a CPU: half of a training step. A CUDA device computes
+the same products, so that one code is tested; its own fused attention was not tried. Registered with transformers
+under `NAME`; a `Packed` in the mask's place lets many questions share one prefix.
 """
 
 from __future__ import annotations
@@ -47,16 +48,18 @@ class Packed:
 def pack(prefix: int, segment: Tensor) -> Packed:
     """The masks for questions whose words carry their question's number in `segment`, int64 `[batch, word]`."""
     count = segment.shape[1]
-    visible = (segment[:, :, None] == segment[:, None, :]) & torch.ones(count, count).tril().bool()
-    words = torch.zeros(visible.shape).masked_fill(~visible, HIDDEN)
-    causal = torch.full((prefix, prefix), HIDDEN).triu(1)
+    visible = (segment[:, :, None] == segment[:, None, :]) & torch.ones(
+        count, count, device=segment.device
+    ).tril().bool()
+    words = torch.zeros(visible.shape, device=segment.device).masked_fill(~visible, HIDDEN)
+    causal = torch.full((prefix, prefix), HIDDEN, device=segment.device).triu(1)
     return Packed(prefix, causal, words[:, None])
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Packed | None, scale: float) -> Tensor:
     """`[batch, head, token, dim]` each, equally many heads; see `Packed` for the mask."""
     query, key = (query * scale).to(value.dtype), key.to(value.dtype)
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(query.device.type, enabled=False):
         if isinstance(mask, Packed):
             return _attend_packed(query, key, value, mask)
         scores = query @ key.transpose(-1, -2)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from training.testbed.families import SHIPPED
+
 FROM: Final = "<!-- accuracy: written by training.testbed.export -->"
 TO: Final = "<!-- end of accuracy -->"
 KINDS: Final = ("image/easy", "image/medium", "image/hard", "pair", "video")
@@ -14,13 +16,18 @@ _ARCHITECTURES: Final = {
     "nano": "`LlavaForConditionalGeneration`: CLIP tower with CLS (4 layers x 128, patches of 4 pixels, features of "
     "the last layer but one, CLS dropped), two-layer MLP projector, Llama (8 layers x 128, 4 heads, 2 KV heads, untied "
     "head). 48 x 48 pixels become 144 vision tokens. A video is shown as four images.",
+    "mini": "`LlavaForConditionalGeneration`: CLIP tower with CLS (6 layers x 256, patches of 4 pixels, features of "
+    "the last layer but one, CLS dropped), two-layer MLP projector, Llama (12 layers x 384, 12 heads, 4 KV heads, "
+    "untied head). 48 x 48 pixels become 144 vision tokens. A video is shown as four images.",
     "mrope": "`Qwen2_5_VLForConditionalGeneration`: tower without CLS (4 layers x 64, window attention but for the "
     "last layer, patches of 2 pixels), 2 x 2 merger, M-RoPE language model (8 layers x 128, 4 heads, 2 KV heads, "
     "untied head). 48 x 48 pixels become 144 vision tokens; a video of 8 frames becomes 4 x 144.",
 }
 
+_PLAIN: Final = "The folder loads with plain transformers as well: `AutoModelForImageTextToText` and `AutoProcessor`."
 _LOADING: Final = {
-    "nano": "The folder loads with plain transformers as well: `AutoModelForImageTextToText` and `AutoProcessor`.",
+    "nano": _PLAIN,
+    "mini": _PLAIN,
     "mrope": "The folder loads with plain transformers as well: `AutoModelForImageTextToText`, and `AutoProcessor` "
     "where torchvision is installed (not tried).",
 }
@@ -85,6 +92,16 @@ def stages(log: Path) -> list[dict[str, Any]]:
     return found
 
 
+def started(log: Path) -> list[dict[str, Any]]:
+    """On what a run was carried out: one entry for each different machine or setting it was started with."""
+    entries = (json.loads(line) for line in log.read_text(encoding="utf-8").splitlines())
+    found: list[dict[str, Any]] = []
+    for entry in entries:
+        if "started" in entry and entry["started"] not in found:
+            found.append(entry["started"])
+    return found
+
+
 def card(metrics: Mapping[str, Any]) -> str:
     """The model card, Markdown with the front matter that model hubs read."""
     name = metrics["model"]
@@ -92,6 +109,14 @@ def card(metrics: Mapping[str, Any]) -> str:
         ["stage", "steps", "seconds"],
         [[stage["stage"], str(stage["steps"]), str(stage["seconds"])] for stage in metrics["stages"]],
     )
+    on = f", {metrics['device']}" if "device" in metrics else ""
+    ran = "".join(
+        f"- {one['device']}, {one['precision']}, draws `{one['draws']}`, torch {one['torch']}\n"
+        for one in metrics.get("started", ())
+    )
+    shipped = name in SHIPPED
+    source = ", that comes with vtprune" if shipped else " by the scripts of vtprune"
+    where = name if shipped else f"path/to/{name}"
     versions = ", ".join(f"{library} {version}" for library, version in metrics["versions"].items())
     return f"""---
 license: apache-2.0
@@ -101,7 +126,7 @@ tags: [vtprune, testbed]
 ---
 # {name}
 
-A miniature vision-language model, trained from scratch on made-up scenes, that comes with vtprune. It answers short
+A miniature vision-language model, trained from scratch on made-up scenes{source}. It answers short
 questions about coloured handwritten digits and is there to study *mechanisms* of vision-token pruning: where attention
 lands, what positions, counts and several answer words need, what a method costs. It is **not** a predictor of how
 methods rank on a model of seven billion weights, and it knows nothing but its {metrics["vocabulary"]} words.
@@ -114,7 +139,7 @@ methods rank on a model of seven billion weights, and it knows nothing but its {
 ```python
 from vtprune import testbed
 
-model, processor = testbed.load("{name}")  # float32; the processor needs no torchvision
+model, processor = testbed.load("{where}")  # float32; the processor needs no torchvision
 ```
 
 {_LOADING[name]}
@@ -132,20 +157,20 @@ only.
 
 {trained}
 
-The first stage trains the tower on dense labels (digit and colour of each patch, for `nano` also its row and column
-and, from CLS, which digits are there); the others train everything on questions, `decay` with a random part of the
-vision tokens left out in some steps. Muon for the matrices of the decoder layers, AdamW for the rest. Another processor
-rounds differently, and a second run there gives other weights.
+The first stage trains the tower on dense labels (digit and colour of each patch, with a CLIP tower also its row and
+column and, from CLS, which digits are there); the others train everything on questions, `decay` with a random part of
+the vision tokens left out in some steps. Muon for the matrices of the decoder layers, AdamW for the rest. Another
+processor rounds differently, and a second run there gives other weights.
 
 - seed {metrics["seed"]}, {versions}
-- commit `{metrics["commit"]}`
+{ran}- commit `{metrics["commit"]}`
 
     python -m training.testbed.train {name} --out runs/{name} --seed {metrics["seed"]}
     python -m training.testbed.export {name} --run runs/{name}
 
 ## Accuracy without pruning
 
-Per cent of exact answers by `generate` (greedy, {metrics["dtype"]}) on held-out digits: evaluation seed
+Per cent of exact answers by `generate` (greedy, {metrics["dtype"]}{on}) on held-out digits: evaluation seed
 {metrics["evaluation_seed"]}, {metrics["runs"]["image/medium"]["scenes"]} scenes of each kind. In brackets 95 %
 intervals that take the questions of a scene together. A group is the mean of its types; *guess* is the share of a
 type's most frequent answer (of images: at level medium).

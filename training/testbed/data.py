@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -82,6 +82,15 @@ class Batch:
     color: Tensor
     pairs: Tensor
 
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with `move` applied to each tensor."""
+        tensors: dict[str, Any] = {name: move(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on `device`; from page-locked memory without waiting. The questions stay Python objects."""
+        return self.moved(lambda tensor: tensor.to(device, non_blocking=True))
+
 
 def draw(
     rng: np.random.Generator,
@@ -138,9 +147,12 @@ def _dense(scenes: Scenes) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _pack(asked: list[list[Question]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    rows = []
+    rows: list[tuple[list[int], ...]] = []
     for questions in asked:
-        words, labels, segment, offset = [], [], [], []
+        words: list[int] = []
+        labels: list[int] = []
+        segment: list[int] = []
+        offset: list[int] = []
         for number, question in enumerate(questions):
             prompt, answer = ([INDEX[word] for word in part] for part in (question.words, question.answer))
             ids = [*prompt, *answer]
@@ -152,8 +164,8 @@ def _pack(asked: list[list[Question]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     longest = max(len(row[0]) for row in rows)
     fill = (0, IGNORED, -1, 0)
     padded = [[row[part] + [fill[part]] * (longest - len(row[part])) for row in rows] for part in range(4)]
-    words, labels, segment, offset = map(torch.tensor, padded)
-    return words, labels, segment, offset
+    packed = [torch.tensor(part) for part in padded]
+    return packed[0], packed[1], packed[2], packed[3]
 
 
 PATCH_ROW, PATCH_COLUMN = torch.arange(TOKENS) // SIDE, torch.arange(TOKENS) % SIDE

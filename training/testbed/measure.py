@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from training.testbed.families import FAMILIES, Llava
 from vtprune.core.task import Sample, Video
 from vtprune.testbed.tasks import Testbed
 
@@ -21,7 +22,7 @@ BATCH: Final = 64
 def runs(model: str, scenes: int, seed: int) -> dict[str, Testbed]:
     """What a model is measured on; a LLaVA sees a video as one image per moment."""
     levels = {f"image/{level}": Testbed(level=level, scenes=scenes, seed=seed) for level in ("easy", "medium", "hard")}
-    frames = "images" if model == "nano" else "native"
+    frames: Literal["images", "native"] = "images" if isinstance(FAMILIES[model], Llava) else "native"
     return {
         **levels,
         "pair": Testbed(variant="pair", scenes=scenes, seed=seed),
@@ -61,7 +62,7 @@ def encode(processor: Any, samples: Sequence[Sample]) -> Any:
 def answers(model: Any, processor: Any, task: Testbed) -> Iterator[tuple[Sample, str]]:
     """Each sample and what the model answers to it."""
     for batch in batches(iter(task.samples())):
-        inputs = encode(processor, batch)
+        inputs = encode(processor, batch).to(model.device)
         made = model.generate(**inputs, do_sample=False, max_new_tokens=task.max_new_tokens)
         said = processor.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         yield from zip(batch, said, strict=True)

@@ -13,12 +13,12 @@ from transformers import PreTrainedModel
 
 from training.testbed.attention import pack
 from training.testbed.data import IGNORED, PATCH_COLUMN, PATCH_ROW, Batch, draw
-from training.testbed.families import SIDE, TOKENS, WIDTH, Mrope, Nano
+from training.testbed.device import CPU, Compute
+from training.testbed.families import SIDE, TOKENS, Family
 from vtprune.testbed.scenes import LEVELS
 from vtprune.testbed.sequences import Kind
 
 READ_AFTER = 2
-BFLOAT16 = False
 
 
 class Heads(nn.Module):
@@ -26,31 +26,41 @@ class Heads(nn.Module):
 
     `patch` reads digit (11), colour (9), row (12) and column (12) from the tower's features and from the language
     model's image tokens after layer `READ_AFTER`; `scene` reads which (digit, colour) are there from the CLS token.
+    widths: `Family.widths`.
     """
 
-    def __init__(self) -> None:
+    row: Tensor
+    column: Tensor
+
+    def __init__(self, widths: tuple[int, int]) -> None:
         super().__init__()
         self.sizes = (11, 9, SIDE, SIDE)
-        self.norm = nn.ModuleList([nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)])
-        self.patch = nn.ModuleList([nn.Linear(WIDTH, sum(self.sizes)), nn.Linear(WIDTH, sum(self.sizes))])
-        self.scene = nn.Linear(WIDTH, 80)
+        self.norm = nn.ModuleList([nn.LayerNorm(width) for width in widths])
+        self.patch = nn.ModuleList([nn.Linear(width, sum(self.sizes)) for width in widths])
+        self.scene = nn.Linear(widths[0], 80)
+        self.register_buffer("row", PATCH_ROW, persistent=False)
+        self.register_buffer("column", PATCH_COLUMN, persistent=False)
 
-    def dense(self, place: int, features: Tensor, batch: Batch, *, position: bool) -> tuple[Tensor, dict[str, float]]:
-        """Loss on features `[image, patch, dim]` of the tower (place 0) or the language model (1)."""
+    def dense(
+        self, place: int, features: Tensor, batch: Batch, *, position: bool, look: bool = True
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Loss on features `[image, patch, dim]` of the tower (place 0) or the language model (1), and the shares that
+        are right (nothing without `look`: to read them is to wait for the device)."""
         parts = self.patch[place](self.norm[place](features)).float().split(self.sizes, -1)
         count = len(features)
-        targets = (batch.digit, batch.color, PATCH_ROW.expand(count, -1), PATCH_COLUMN.expand(count, -1))
+        targets = (batch.digit, batch.color, self.row.expand(count, -1), self.column.expand(count, -1))
         weights = (1.0, 1.0, 0.3 * position, 0.3 * position)
-        loss = sum(
-            weight * F.cross_entropy(part.flatten(0, 1), target.flatten())
-            for part, target, weight in zip(parts, targets, weights, strict=True)
-            if weight
-        )
+        loss = torch.zeros((), device=features.device)
+        for part, target, weight in zip(parts, targets, weights, strict=True):
+            if weight:
+                loss = loss + weight * F.cross_entropy(part.flatten(0, 1), target.flatten())
+        if not look:
+            return loss, {}
         on = batch.digit < 10
         seen = {
             "digit": (parts[0].argmax(-1) == batch.digit)[on].float().mean().item(),
             "color": (parts[1].argmax(-1) == batch.color)[on].float().mean().item(),
-            "row": (parts[2].argmax(-1) == PATCH_ROW).float().mean().item(),
+            "row": (parts[2].argmax(-1) == self.row).float().mean().item(),
         }
         return loss, seen
 
@@ -70,14 +80,14 @@ class Pass:
     cls: Tensor | None
 
 
-def forward(family: Nano | Mrope, model: PreTrainedModel, batch: Batch, kind: Kind, keep: Tensor | None = None) -> Pass:
+def forward(family: Family, model: PreTrainedModel, batch: Batch, kind: Kind, keep: Tensor | None = None) -> Pass:
     """keep: bool `[prompt, prefix]`, equally many per prompt: the tokens of the prefix that are left, at their
     original positions."""
     prompts = len(batch.words)
     given, features, cls = family.see(model, batch.frames, kind)
-    text, prompt = model.model.language_model, family.prompt(model, kind)
+    text, prompt = model.model.language_model, family.prompt(model, kind, batch.words.device)
     prefix = text.embed_tokens(prompt.ids).expand(prompts, -1, -1).clone()
-    prefix[:, prompt.is_image] = given.reshape(prompts, -1, WIDTH).to(prefix.dtype)
+    prefix[:, prompt.is_image] = given.reshape(prompts, -1, given.shape[-1]).to(prefix.dtype)
     axes = len(prompt.positions)
     before = prompt.positions[:, None].expand(-1, prompts, -1)
     if keep is not None:
@@ -92,15 +102,15 @@ def forward(family: Nano | Mrope, model: PreTrainedModel, batch: Batch, kind: Ki
     for index, layer in enumerate(text.layers):
         hidden = layer(hidden, attention_mask=mask, position_embeddings=rope)
         if index + 1 == READ_AFTER and keep is None:
-            inner = hidden[:, :length][:, prompt.is_image].reshape(-1, TOKENS, WIDTH)
+            inner = hidden[:, :length][:, prompt.is_image].reshape(-1, TOKENS, hidden.shape[-1])
     return Pass(model.lm_head(text.norm(hidden[:, length:])), features, inner, cls)
 
 
 def answered(logits: Tensor, batch: Batch) -> list[list[bool]]:
     """Per prompt and question: whether every word of the answer and the end were predicted (teacher-forced)."""
-    right = (logits.argmax(-1) == batch.labels) | (batch.labels == IGNORED)
+    right = ((logits.argmax(-1) == batch.labels) | (batch.labels == IGNORED)).cpu()
     rows = []
-    for row, segment, questions in zip(right, batch.segment, batch.questions, strict=True):
+    for row, segment, questions in zip(right, batch.segment.cpu(), batch.questions, strict=True):
         wrong = torch.zeros(len(questions) + 1).index_add(
             0, segment.clamp_min(-1) % (len(questions) + 1), (~row).float()
         )
@@ -120,12 +130,15 @@ def by_type(results: list[tuple[Batch, list[list[bool]]]]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def evaluate(family: Nano | Mrope, model: PreTrainedModel, kind: Kind, prompts: int = 256) -> dict[str, float]:
+def evaluate(
+    family: Family, model: PreTrainedModel, kind: Kind, compute: Compute = CPU, prompts: int = 256
+) -> dict[str, float]:
     """Accuracy by type on held-out digits (a quick look; the model card's figures come from `generate`)."""
     rng = np.random.default_rng(77)
     results = []
     for _ in range(prompts // 16):
-        batch = draw(rng, kind, 16, 16 if kind == "image" else 4, level=LEVELS["medium"], split="test")
-        with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
+        drawn = draw(rng, kind, 16, 16 if kind == "image" else 4, level=LEVELS["medium"], split="test")
+        batch = drawn.to(compute.device)
+        with compute.autocast():
             results.append((batch, answered(forward(family, model, batch, kind).logits, batch)))
     return by_type(results)

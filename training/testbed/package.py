@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, GenerationConfig, LlavaProcessor, Qwen2VLImageProcessorPil
 
-from training.testbed.families import FAMILIES, MEAN, STD
+from training.testbed.families import MEAN, STD, Family, Llava
 from vtprune.testbed.scenes import CANVAS
 from vtprune.testbed.vocabulary import (
     BOS,
@@ -60,9 +60,9 @@ def chat_template(**placeholders: str) -> str:
     return _TEMPLATE.replace("PLACEHOLDERS", "".join(items))
 
 
-def write_folder(name: str, state: Mapping[str, Tensor], folder: Path) -> None:
-    """Write the model `name` with the weights `state` to `folder`."""
-    model = FAMILIES[name].build()
+def write_folder(family: Family, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Write a model of `family` with the weights `state` to `folder`."""
+    model = family.build()
     model.load_state_dict(state)
     model.set_attn_implementation("sdpa")
     model.generation_config = GenerationConfig(
@@ -73,7 +73,7 @@ def write_folder(name: str, state: Mapping[str, Tensor], folder: Path) -> None:
         max_new_tokens=MAX_NEW_TOKENS,
     )
     model.to(torch.bfloat16).save_pretrained(folder)
-    (_write_llava if name == "nano" else _write_qwen)(folder)
+    (_write_llava if isinstance(family, Llava) else _write_qwen)(folder)
 
 
 def _write_llava(folder: Path) -> None:

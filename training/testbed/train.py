@@ -1,7 +1,8 @@
 """Train a model of the testbed: `python -m training.testbed.train nano --out DIR`.
 
-A run writes DIR/log.jsonl and, every hundred steps, DIR/checkpoint.pt, and goes on from there when started again. A
-file DIR/next ends the current stage at its present step, which the log records: steps are the plan's unless it says so.
+A run writes DIR/log.jsonl and, every hundred steps, DIR/checkpoint.pt, and goes on from there when started again, on
+the same device or another. A file DIR/next ends the current stage at its present step, which the log records: steps are
+the plan's unless it says so.
 """
 
 from __future__ import annotations
@@ -10,40 +11,48 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, get_args
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from training.testbed.data import HARD_MIX, IGNORED, TRAINING_MIX, Batch, draw
-from training.testbed.families import FAMILIES, Mrope, Nano, Prompt
-from training.testbed.network import BFLOAT16, Heads, answered, by_type, evaluate, forward
-from training.testbed.stages import PLANS, Stage
+from training.testbed import checkpoint
+from training.testbed.data import IGNORED
+from training.testbed.device import CPU, Compute, Precision, choose, default_workers, settle
+from training.testbed.families import FAMILIES, Family
+from training.testbed.feed import Feed, Step
+from training.testbed.network import Heads, answered, by_type, evaluate, forward
+from training.testbed.stages import PLANS, Draws, Plan, RunError, Stage
+from vtprune.loading import LoadError
 from vtprune.testbed.digits import digits
-from vtprune.testbed.scenes import LEVELS
 from vtprune.testbed.sequences import Kind
 
+KINDS: Final[tuple[Kind, ...]] = ("image", "pair", "video")
 _DENSE, _PRESENCE, _INNER = 0.3, 1.0, 0.1
 
 
 def initialise(model: PreTrainedModel) -> None:
-    """Wider than transformers' 0.02, which is too small for a width of 128; the residual branches start smaller."""
+    """Wider than transformers' 0.02, which is too small for a width of 128; the residual branches start smaller, and
+    wider models by the root of their width."""
     text = model.model.language_model
+    matrix = 0.06 * math.sqrt(128 / text.config.hidden_size)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2 and "vision_tower" not in name:
-            nn.init.normal_(parameter, std=0.5 if "embed" in name else 0.06)
+            nn.init.normal_(parameter, std=0.5 if "embed" in name else matrix)
     for layer in text.layers:
         for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
             linear.weight.data.mul_(2 / math.sqrt(2 * len(text.layers)))
 
 
-def optimizers(family: Nano | Mrope, model: PreTrainedModel, heads: Heads) -> list[torch.optim.Optimizer]:
+def optimizers(
+    family: Family, model: PreTrainedModel, heads: Heads, *, fused: bool = False
+) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the decoder layers, AdamW for the other weights, and last AdamW for the vision tower and
-    the heads."""
+    the heads. fused: AdamW in one kernel, for CUDA; on a CPU it would round differently."""
     tower = set(map(id, family.tower(model).parameters()))
     named = [(name, parameter) for name, parameter in model.named_parameters() if id(parameter) not in tower]
     matrices = [parameter for name, parameter in named if parameter.ndim == 2 and ".layers." in name]
@@ -51,8 +60,8 @@ def optimizers(family: Nano | Mrope, model: PreTrainedModel, heads: Heads) -> li
     seeing = [*family.tower(model).parameters(), *heads.parameters()]
     return [
         torch.optim.Muon(matrices, lr=1.0, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=1.0, betas=(0.9, 0.98), weight_decay=0.01),
-        torch.optim.AdamW(seeing, lr=1.0, betas=(0.9, 0.98), weight_decay=0.05),
+        torch.optim.AdamW(others, lr=1.0, betas=(0.9, 0.98), weight_decay=0.01, fused=fused or None),
+        torch.optim.AdamW(seeing, lr=1.0, betas=(0.9, 0.98), weight_decay=0.05, fused=fused or None),
     ]
 
 
@@ -65,141 +74,191 @@ def rate(stage: Stage, step: int) -> float:
     return rate
 
 
-def kept(rng: np.random.Generator, prompt: Prompt, prompts: int) -> Tensor:
-    """A random part of the image tokens, 1/12 to all of them: bool `[prompt, prefix]`."""
-    images = int(prompt.is_image.sum())
-    count = int(rng.integers(images // 12, images))
-    drawn = torch.from_numpy(rng.random((prompts, images))).argsort(1).argsort(1) < count
-    keep = torch.ones(prompts, len(prompt.ids), dtype=torch.bool)
-    keep[:, prompt.is_image] = drawn
-    return keep
-
-
 def losses(
-    family: Nano | Mrope,
+    family: Family,
     model: PreTrainedModel,
     heads: Heads,
-    batch: Batch,
-    kind: Kind,
+    step: Step,
     stage: Stage,
-    keep: Tensor | None,
+    compute: Compute = CPU,
+    *,
+    look: bool,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """The loss of one step and what to log of it."""
-    position = isinstance(family, Nano)
-    with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
+    """The loss of one step and, with `look`, what to log of it."""
+    position, batch = family.position, step.batch
+    with compute.autocast():
         if not stage.language:
-            _, features, cls = family.see(model, batch.frames, kind)
-            dense, seen = heads.dense(0, features, batch, position=position)
-            presence = heads.presence(cls, batch) if cls is not None else torch.zeros(())
-            return dense + 5 * presence, {**seen, "presence": presence.item()}
-        out = forward(family, model, batch, kind, keep)
+            _, features, cls = family.see(model, batch.frames, step.kind)
+            dense, seen = heads.dense(0, features, batch, position=position, look=look)
+            presence = heads.presence(cls, batch) if cls is not None else torch.zeros((), device=compute.device)
+            return dense + 5 * presence, {**seen, "presence": presence.item()} if look else {}
+        out = forward(family, model, batch, step.kind, step.keep)
         asked = batch.labels != IGNORED
         answer = F.cross_entropy(out.logits[asked].float(), batch.labels[asked])
-        dense, seen = heads.dense(0, out.features, batch, position=position)
+        dense, seen = heads.dense(0, out.features, batch, position=position, look=look)
         loss = answer + _DENSE * dense
         if out.cls is not None:
             loss = loss + _PRESENCE * heads.presence(out.cls, batch)
         if out.inner is not None:
-            loss = loss + _INNER * heads.dense(1, out.inner, batch, position=True)[0]
+            loss = loss + _INNER * heads.dense(1, out.inner, batch, position=True, look=look)[0]
+    if not look:
+        return loss, {}
     return loss, {"answer": answer.item(), **seen, "types": by_type([(batch, answered(out.logits, batch))])}
 
 
-def next_batch(rng: np.random.Generator, stage: Stage, step: int) -> tuple[Kind, Batch]:
-    """What a step learns from; pairs and videos come in turns, with fewer prompts for their more images."""
-    if stage.sequences and step % stage.sequences in (3, 4):
-        kind: Kind = "pair" if step % stage.sequences == 3 else "video"
-        count = stage.scenes // 2 if kind == "pair" else stage.scenes // 4
-        return kind, draw(rng, kind, count, 8)
-    mix = HARD_MIX if stage.hard else TRAINING_MIX
-    names = list(stage.levels)
-    bounds = np.cumsum(list(stage.levels.values()))
-    level = LEVELS[names[int(np.searchsorted(bounds, rng.random() * 0.999))]]  # type: ignore[index]
-    return "image", draw(rng, "image", stage.scenes, stage.questions if stage.language else 1, level=level, mix=mix)
+def train(
+    family: Family,
+    plan: Plan,
+    out: Path,
+    *,
+    seed: int = 0,
+    compute: Compute = CPU,
+    draws: Draws | None = None,
+    workers: int = 0,
+    compiled: bool = False,
+    every: int = 100,
+    held_out: int = 256,
+) -> None:
+    """Carry out a plan, or what is left of it, in the folder `out`.
 
+    draws: the plan's if None. compiled: compile the decoder layers. every: steps between checkpoints. held_out: prompts
+    of each kind for the quick look at accuracy after a stage.
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=sorted(FAMILIES))
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--compile", action="store_true", help="compile the decoder layers (needs a C++ compiler)")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    options.out.mkdir(parents=True, exist_ok=True)
-    family = FAMILIES[options.model]
-    model, heads = family.build(), Heads()
-    initialise(model)
-    for layer in model.model.language_model.layers if options.compile else ():
+    Raises:
+        RunError: if the folder holds another run, or these draws allow no workers.
+        FloatingPointError: if the loss is not finite at a step that is logged.
+    """
+    torch.manual_seed(seed)
+    out.mkdir(parents=True, exist_ok=True)
+    model, heads = family.build(), Heads(family.widths)
+    initialise(model)  # on the CPU, so that every device starts from the same weights
+    model.to(compute.device)
+    heads.to(compute.device)
+    for layer in model.model.language_model.layers if compiled else ():
         layer.compile(dynamic=True)
-    tuners = optimizers(family, model, heads)
-    rng = np.random.default_rng(options.seed + 1)
+    tuners = optimizers(family, model, heads, fused=compute.cuda)
+    draws = draws or plan.draws
+    is_image = {kind: family.prompt(model, kind).is_image for kind in KINDS}
+    feed = Feed(draws, seed + 1, is_image, compute, workers)
     digits("train"), digits("test")
-    checkpoint = options.out / "checkpoint.pt"
+    run = {"model": family.name, "seed": seed, "draws": draws}
+    path = out / "checkpoint.pt"
     first, start, spent = 0, 0, 0.0
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=False)
+    if path.exists():
+        saved = checkpoint.load(path, run)
         model.load_state_dict(saved["model"])
         heads.load_state_dict(saved["heads"])
         for tuner, state in zip(tuners, saved["tuners"], strict=True):
-            tuner.load_state_dict(state)
-        rng.bit_generator.state = saved["rng"]
+            checkpoint.restore(tuner, state)
+        feed.restore(saved["rng"])
         first, start, spent = saved["stage"], saved["step"], saved["seconds"]
     began = time.time() - spent
-    log = (options.out / "log.jsonl").open("a", buffering=1)
 
     def save(stage: int, step: int) -> None:
         state = {
+            "run": run,
             "model": model.state_dict(),
             "heads": heads.state_dict(),
             "tuners": [tuner.state_dict() for tuner in tuners],
-            "rng": rng.bit_generator.state,
+            "rng": feed.state(),
             "stage": stage,
             "step": step,
             "seconds": time.time() - began,
         }
-        torch.save(state, checkpoint.with_suffix(".part"))
-        checkpoint.with_suffix(".part").replace(checkpoint)
+        checkpoint.save(path, state)
 
-    def write(**entry: Any) -> None:
-        log.write(json.dumps({"seconds": round(time.time() - began), **entry}) + "\n")
+    with (out / "log.jsonl").open("a", buffering=1) as log:
 
-    for number, stage in enumerate(PLANS[options.model]):
-        if number < first:
-            continue
-        for step in range(start if number == first else 0, stage.steps):
-            for tuner, share in zip(tuners, (1.0, 1.0, stage.tower), strict=True):
-                for group in tuner.param_groups:
-                    group["lr"] = rate(stage, step) * share
-            kind, batch = next_batch(rng, stage, step)
-            keep = None
-            if rng.random() < stage.drop:
-                keep = kept(rng, family.prompt(model, kind), len(batch.words))
-            loss, seen = losses(family, model, heads, batch, kind, stage, keep)
-            loss.backward()
-            nn.utils.clip_grad_norm_([*model.parameters(), *heads.parameters()], 1.0)
-            for tuner in tuners:
-                tuner.step()
-                tuner.zero_grad(set_to_none=True)
-            if step % 20 == 0 or (kind != "image" and step % 40 < 8):
-                write(stage=stage.name, step=step, kind=kind, loss=round(loss.item(), 4), seen=_rounded(seen))
-            if step % 100 == 99:
-                save(number, step + 1)
-                if (options.out / "next").exists():
-                    (options.out / "next").unlink()
-                    break
-        write(stage=stage.name, ended_at=step + 1)
-        save(number + 1, 0)
-        if stage.language:
-            for kind in ("image", "pair", "video") if stage.sequences else ("image",):
-                write(stage=stage.name, held_out=kind, accuracy=_rounded(evaluate(family, model, kind)))
+        def write(**entry: Any) -> None:
+            log.write(json.dumps({"seconds": round(time.time() - began), **entry}) + "\n")
+
+        write(started={**run, **compute.describe(), "workers": workers, "torch": torch.__version__})
+        for number, stage in enumerate(plan.stages):
+            if number < first:
+                continue
+            done = start if number == first else 0
+            for step in feed.steps(number, stage, done):
+                for tuner, share in zip(tuners, (1.0, 1.0, stage.tower), strict=True):
+                    for group in tuner.param_groups:
+                        group["lr"] = rate(stage, step.number) * share
+                look = step.number % 20 == 0 or (step.kind != "image" and step.number % 40 < 8)
+                loss, seen = losses(family, model, heads, step, stage, compute, look=look)
+                loss.backward()
+                nn.utils.clip_grad_norm_([*model.parameters(), *heads.parameters()], 1.0)
+                for tuner in tuners:
+                    tuner.step()
+                    tuner.zero_grad(set_to_none=True)
+                done = step.number + 1
+                if look:
+                    value = _finite(loss.item(), stage, step)
+                    write(stage=stage.name, step=step.number, kind=step.kind, loss=round(value, 4), seen=_rounded(seen))
+                if done % every == 0:
+                    save(number, done)
+                    if (out / "next").exists():
+                        (out / "next").unlink()
+                        break
+            write(stage=stage.name, ended_at=done)
+            save(number + 1, 0)
+            if stage.language:
+                for kind in KINDS if stage.sequences else KINDS[:1]:
+                    accuracy = evaluate(family, model, kind, compute, prompts=held_out)
+                    write(stage=stage.name, held_out=kind, accuracy=_rounded(accuracy))
+
+
+def _finite(loss: float, stage: Stage, step: Step) -> float:
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss is {loss} at step {step.number} of stage {stage.name!r}: go on from the last checkpoint with "
+            "--precision float32, or lower the stage's peak learning rate in stages.py"
+        )
+    return loss
 
 
 def _rounded(values: Any) -> Any:
     if isinstance(values, dict):
         return {key: _rounded(value) for key, value in values.items()}
     return round(values, 3)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=sorted(FAMILIES))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto (CUDA if there is one), cpu, cuda, cuda:1, ...")
+    parser.add_argument("--precision", default="auto", help=f"of matrix products: {', '.join(get_args(Precision))}")
+    parser.add_argument(
+        "--tf32", action=argparse.BooleanOptionalAction, default=True, help="for float32 products on CUDA"
+    )
+    parser.add_argument(
+        "--draws", choices=get_args(Draws), help="one random stream, or one a step (default: the plan's)"
+    )
+    parser.add_argument(
+        "--workers", type=int, help="processes that draw batches (default: 0; on CUDA, with --draws step, up to 8)"
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the decoder layers (needs a C++ compiler; on CUDA, Triton)"
+    )
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    plan = PLANS[options.model]
+    draws: Draws = options.draws or plan.draws
+    try:
+        compute = choose(options.device, options.precision)
+        settle(compute, tf32=options.tf32)
+        train(
+            FAMILIES[options.model],
+            plan,
+            options.out,
+            seed=options.seed,
+            compute=compute,
+            draws=draws,
+            workers=default_workers(compute, draws) if options.workers is None else options.workers,
+            compiled=options.compile,
+        )
+    except (LoadError, RunError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

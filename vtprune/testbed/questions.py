@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -226,7 +226,14 @@ HOP: Final = ("hop_digit", "hop_color")
 MULTI: Final = ("where", "read", "describe", "list")
 
 
-def ask(grid: Grid, mix: Mapping[str, float] = MIX, makers: Mapping[str, Callable] = MAKERS) -> Question:
+class Drawn(Protocol):
+    """A scene, or a sequence of them, with the generator that its questions are drawn from."""
+
+    @property
+    def rng(self) -> np.random.Generator: ...
+
+
+def ask(grid: Drawn, mix: Mapping[str, float] = MIX, makers: Mapping[str, Callable] = MAKERS) -> Question:
     """One question about a scene, its type drawn from `mix` until one fits; `grid` is what the makers take."""
     names = list(mix)
     bounds = np.cumsum([mix[name] for name in names])
