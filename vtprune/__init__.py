@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vtprune.core.budget import Budget
     from vtprune.core.recipe import Recipe, Stage
     from vtprune.core.report import Report
+    from vtprune.verify.index import UnverifiedWarning
 
 _LAZY = {
     "prune": "vtprune.api",
@@ -32,6 +33,7 @@ _LAZY = {
     "Recipe": "vtprune.core.recipe",
     "Stage": "vtprune.core.recipe",
     "Report": "vtprune.core.report",
+    "UnverifiedWarning": "vtprune.verify.index",
 }
 
 __version__ = "0.1.0"
@@ -41,6 +43,7 @@ __all__ = [
     "Report",
     "Run",
     "Stage",
+    "UnverifiedWarning",
     "VtpruneError",
     "calibrate_reattention",
     "components",

@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
+from vtprune.core.engine.attention import implementation
+from vtprune.core.engine.compiled import uncompiled
 from vtprune.core.engine.cost import CostModel
 from vtprune.core.engine.hooks import Engine
 from vtprune.core.engine.plan import bind
@@ -19,6 +21,7 @@ from vtprune.core.plugins import registry
 from vtprune.core.recipe import Recipe
 from vtprune.core.registry import KINDS, Registration
 from vtprune.core.report import Report
+from vtprune.verify.index import warn_unverified
 
 _running: WeakKeyDictionary[nn.Module, list[Engine]] = WeakKeyDictionary()
 
@@ -31,8 +34,16 @@ class Run:
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, share_images: bool = False) -> None:
+        model = uncompiled(model)
         self.model, self.recipe = model, recipe
-        self._engine = Engine(bind(recipe, model))
+        plan = bind(recipe, model)
+        warn_unverified(
+            plan.parts.adapter.name,
+            [stage.site.kind for stage in recipe.stages],
+            implementation(plan.parts.language_model.config),
+            type(model).__name__,
+        )
+        self._engine = Engine(plan)
         if share_images and not self.can_share_images:
             raise BindingError(
                 [
@@ -132,6 +143,8 @@ def prune(
     nothing and labels there should be ignored (-100). With ``output_hidden_states`` the states of the layers are those
     of the tokens that are left. In training call ``backward`` inside the with-block.
 
+    Gives an UnverifiedWarning, once per combination and process, where nothing in the ledger of the installed
+    transformers shows that the family can be pruned at such a site with this attention; see docs/verification.md.
     Raises RecipeError (every problem of the recipe), UnknownNameError, UnsupportedModelError or BindingError (every way
     in which the recipe does not fit the model), all before anything runs.
 

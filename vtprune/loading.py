@@ -56,7 +56,7 @@ def load_model(
         return model, processor
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-    from vtprune.core.adapter import find_adapter
+    from vtprune.inspection import require_adapter
 
     local = Path(name).expanduser()
     if name.startswith((".", "/", "~")) and not local.is_dir():
@@ -65,8 +65,7 @@ def load_model(
     options = {} if attn is None else {"attn_implementation": attn}
     version = {} if revision is None else {"revision": revision}
     try:
-        if architectures := AutoConfig.from_pretrained(where, **version).architectures:
-            find_adapter(architectures)  # before gigabytes are fetched
+        require_adapter(AutoConfig.from_pretrained(where, **version))  # before gigabytes are fetched
         processor = AutoProcessor.from_pretrained(where, **version)
         model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype, **options, **version)
         return model.to(device).eval(), processor

@@ -24,13 +24,17 @@ from vtprune.core.site import Site
         ("llm.layers[5,1,-3]", "llm", (1, 5)),
         ("llm.layers[0:].kv", "kv", tuple(range(8))),
         (" llm.layers[ 1, 2 ].kv ", "kv", (1, 2)),
+        ("vision.layers[2]", "tower", (2,)),
+        ("vision.layers[-2:]", "tower", (6, 7)),
+        (" vision.layers[ 4, -6 ] ", "tower", (2, 4)),
     ],
 )
 def test_forms(text, kind, layers):
     site = Site.parse(text)
     assert site.kind == kind
     assert site.layers(8) == layers
-    assert site.is_input == (kind in ("vision", "projector"))
+    assert site.is_input == (kind in ("tower", "vision", "projector"))
+    assert site.is_tower == (kind == "tower")
     assert Site.parse(str(site)) == site
 
 
@@ -40,7 +44,8 @@ def test_forms(text, kind, layers):
         ("", "expected vision.output"),
         ("llm.layer[2]", "expected vision.output"),
         ("llm.layers[2].keys", "expected vision.output"),
-        ("vision.layers[2]", "expected vision.output"),
+        ("vision.layers[2].kv", "expected vision.output"),
+        ("vision.layers[two]", "bad layer index 'two'"),
         ("llm.layers[2]extra", "expected vision.output"),
         ("llm.layers[]", "bad layer index ''"),
         ("llm.layers[a]", "bad layer index 'a'"),
@@ -68,6 +73,7 @@ def test_what_is_refused(text, message):
         ("llm.layers[:20]", "20 is out of range"),
         ("llm.layers[8:]", "names no layer"),
         ("llm.layers[5:2]", "names no layer"),
+        ("vision.layers[8]", "the vision tower has layers 0 to 7"),
     ],
 )
 def test_layers_the_model_lacks(text, message):

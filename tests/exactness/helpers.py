@@ -98,9 +98,10 @@ def masks_of(report: Report, tokens: int) -> tuple[dict[int, Tensor], dict[int, 
     hide_kv: dict[int, Tensor] = {}
     for index, stage in enumerate(report.recipe.stages):
         for layer in sorted({event.layer for event in report.stage_events(index)}):
-            mask = torch.ones(batch, report.kv_heads, tokens, dtype=torch.bool)
+            heads = len(report.kv_tokens[0][layer]) if stage.site.kind == "kv" else 1
+            mask = torch.ones(batch, heads, tokens, dtype=torch.bool)
             for sample, layout in enumerate(report.layouts):
-                for head in range(report.kv_heads):
+                for head in range(heads):
                     which = head if stage.site.kind == "kv" else None
                     mask[sample, head, layout.positions] = False
                     kept = report.kept(index, sample, layer, which)
@@ -108,7 +109,8 @@ def masks_of(report: Report, tokens: int) -> tuple[dict[int, Tensor], dict[int, 
             if stage.site.kind == "kv":
                 hide_kv[layer] = mask
             else:
-                hide.update(dict.fromkeys(range(layer, report.depth), mask[:, 0]))
+                first = 0 if stage.site.is_tower else layer
+                hide.update(dict.fromkeys(range(first, report.depth), mask[:, 0]))
     return hide, hide_kv
 
 

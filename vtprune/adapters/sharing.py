@@ -15,12 +15,15 @@ Unique = Callable[[nn.Module, Modality, Mapping[str, Any]], tuple[dict[str, Any]
 
 
 def unique_images(*names: str) -> Unique:
-    """For families whose arguments ``names`` are tensors ``[image, ...]``, the first of them the pixels."""
+    """For families whose arguments ``names`` are tensors ``[image, ...]``, the first of them the pixels. Images are the
+    same if all of these are."""
 
     def unique(model: nn.Module, modality: Modality, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
-        first, index = _first_and_index(list(arguments[names[0]]))
-        chosen = {name: arguments[name][first] for name in names if isinstance(arguments.get(name), Tensor)}
-        return {**arguments, **chosen}, index
+        given = {name: arguments[name] for name in names if isinstance(arguments.get(name), Tensor)}
+        pixels, *beside = given.values()
+        shapes = [[pixels.shape[1:], *row] for row in zip(*(tensor.tolist() for tensor in beside), strict=True)]
+        first, index = _first_and_index(list(pixels), shapes)
+        return {**arguments, **{name: tensor[first] for name, tensor in given.items()}}, index
 
     return unique
 

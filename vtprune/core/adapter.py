@@ -36,14 +36,15 @@ class VisionInput:
     """One rectangle of vision tokens: an image, a crop of one, or a video.
 
     tokens: how many language-model tokens it becomes; grid: their (t, h, w), or None if they form no rectangle.
-    pixels: the tensor the tower reads for it (any shape); only its content is used, to seed random baselines.
+    pixels: the tensor the tower reads for it (any shape); only its content is used, to seed random baselines. None if
+        it is unknown which pixels are its own; components that need ``sample_seed`` are then refused.
     image: which image or video of the call it belongs to, where one has several crops.
     row_ends: whether the last column of the grid is made of separators, tokens that stand for no patch.
     """
 
     tokens: int
     grid: tuple[int, int, int] | None
-    pixels: Tensor
+    pixels: Tensor | None
     image: int = 0
     row_ends: bool = False
 
@@ -55,7 +56,9 @@ Rows = Callable[[nn.Module, VisionCall, Sequence[VisionInput]], list[Tensor]]
 class Adapter:
     """How one family is built. Paths are dotted attribute paths; a None says that the family has no such thing.
 
-    architectures: model class names. language_model, vision_tower, projector: paths under ``model.base_model``.
+    architectures: model class names; tower_types: model types of the vision configs it is for, where a class takes
+        several kinds of tower (none: any that no other adapter of the class names).
+    language_model, vision_tower, projector: paths under ``model.base_model``.
     vision_layers: path of the layer list under the vision tower; vision_attention: of the attention inside a layer.
     placeholders: config attribute holding a placeholder token's id, for each modality; videos that have none of their
         own use that of images (GLM-V).
@@ -64,6 +67,9 @@ class Adapter:
         token. The sequence is that of all kernel calls of the layer one after the other, ``(call batch token)``. Rows
         of -1 mark a separator. None where a token is made of all patches (resamplers).
     projector_rows: the same for the projector's input, all its calls flattened to ``[row, dim]``.
+    tower_depth: how many of the vision layers lead to the features that the model uses; later ones are computed but
+        nothing reads them. Given if patches can leave between vision layers: the layers run on ``[image, patch, dim]``
+        with full attention, no two tokens share a patch, and ``images`` and ``tower_rows`` need no output of the call.
     project: the projector on some tokens, ``(model, [vision, unit, dim]) -> [vision, dim]``.
     cls_row: index of the CLS query row in the tower, or None when this model has none.
     mergers: paths of modules that run once per language-model token beside the projector (DeepStack's projectors, a
@@ -72,6 +78,10 @@ class Adapter:
         given attends to itself.
     unique: a call's arguments without images that appear twice, and int64 ``[image]`` that brings them back,
         ``(model, modality, arguments) -> (arguments, index)``; None if the family cannot.
+    video_tower: path of a second tower, of the same build and config, for the videos of families that have one.
+    unsupported: why models of this family cannot be pruned at all; binding refuses them with it.
+    recognised: whether it was made by `vtprune.core.recognise` from a model's structure; the engine then checks that
+        the placeholders were filled.
     """
 
     name: str
@@ -81,35 +91,42 @@ class Adapter:
     vision_tower: str
     placeholders: Mapping[Modality, str]
     images: Callable[[nn.Module, VisionCall], list[VisionInput]]
+    tower_types: tuple[str, ...] = ()
     vision_layers: str | None = None
     vision_attention: str | None = None
     projector: str | None = None
     tower_rows: Rows | None = None
     projector_rows: Rows | None = None
+    tower_depth: Callable[[nn.Module], int] | None = None
     project: Callable[[nn.Module, Tensor], Tensor] | None = None
     cls_row: Callable[[nn.Module], int | None] = lambda model: None
     mergers: tuple[str, ...] = ()
     windows: Callable[[nn.Module, VisionCall, Sequence[VisionInput]], list[list[int]]] | None = None
     unique: Callable[[nn.Module, Modality, Mapping[str, Any]], tuple[dict[str, Any], list[int]]] | None = None
     provides: frozenset[str] = frozenset(KINDS)
+    video_tower: str | None = None
+    unsupported: str | None = None
+    recognised: bool = False
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The modules of one model, found through its adapter."""
+    """The modules of one model, found through its adapter. attention: of each decoder layer; None where it has none."""
 
     adapter: Adapter
     model: nn.Module
     base: nn.Module
     language_model: Any
     layers: tuple[nn.Module, ...]
-    attention: tuple[nn.Module, ...]
+    attention: tuple[nn.Module | None, ...]
     vision_tower: nn.Module
     vision_layers: tuple[nn.Module, ...]
     vision_attention: tuple[nn.Module, ...]
     projector: nn.Module | None
     head: nn.Module | None
     mergers: tuple[nn.Module, ...] = ()
+    video_layers: tuple[nn.Module, ...] = ()
+    video_attention: tuple[nn.Module, ...] = ()
 
     @property
     def per_token(self) -> tuple[nn.Module, ...]:
@@ -123,7 +140,7 @@ class Parts:
 
     @property
     def heads(self) -> tuple[int, int]:
-        """Number of query heads and of KV heads."""
+        """Number of query heads and of KV heads. Layers may differ in them: see ``vtprune.core.engine.layers``."""
         config = self.language_model.config
         return config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
 
@@ -135,29 +152,74 @@ class Parts:
         return {kind: token for kind, token in ids.items() if token is not None}
 
 
-def find_adapter(class_names: Sequence[str]) -> Adapter:
-    """The adapter of the first known model class; raises UnsupportedModelError listing what is supported.
-
-    class_names: a model's class and its ancestors, or the ``architectures`` of a config.
-    """
-    known: dict[str, Adapter] = {}
+def _known() -> dict[tuple[str, str | None], Adapter]:
+    """The registered adapters by model class and type of vision tower; None for any other tower."""
+    known: dict[tuple[str, str | None], Adapter] = {}
     for name in registry().names("adapter"):
         adapter = registry().load("adapter", name)
-        known.update(dict.fromkeys(adapter.architectures, adapter))
+        towers = adapter.tower_types or (None,)
+        known.update({(architecture, tower): adapter for architecture in adapter.architectures for tower in towers})
+    return known
+
+
+def is_known(class_names: Sequence[str]) -> bool:
+    """Whether an adapter is registered for one of these model classes."""
+    classes = {architecture for architecture, _ in _known()}
+    return any(name in classes for name in class_names)
+
+
+def tower_type(config: Any) -> str | None:
+    """The model type of a configuration's vision tower, if it says."""
+    found = getattr(getattr(config, "vision_config", None), "model_type", None)
+    return found if isinstance(found, str) else None
+
+
+def find_adapter(class_names: Sequence[str], tower: str | None = None) -> Adapter:
+    """The adapter of the first known model class; raises UnsupportedModelError for an unknown class, and for a family
+    that cannot be pruned.
+
+    class_names: a model's class and its ancestors, or the ``architectures`` of a config; tower: its `tower_type`.
+    """
+    known = _known()
     for name in class_names:
-        if name in known:
-            return known[name]
+        if adapter := known.get((name, tower)) or known.get((name, None)):
+            if adapter.unsupported:
+                raise UnsupportedModelError(f"{name} cannot be pruned: {adapter.unsupported}")
+            return adapter
     seen = class_names[0]
+    classes = [architecture for architecture, _ in known]
     raise UnsupportedModelError(
-        f"no adapter for model class {seen}.{did_you_mean(seen, known)} To support a new family, write an adapter (a "
-        f"declarative map of about 60 lines) and register it through the 'vtprune' entry point; see docs/adapters.md. "
-        f"If {seen} wraps a supported model (PEFT, DataParallel, ...), pass the wrapped model."
+        f"no adapter for model class {seen}.{did_you_mean(seen, classes)} To support a new family, write an adapter (a "
+        f"declarative map of about 60 lines) and register it through the 'vtprune' entry point; see docs/adapters.md, "
+        f"and `vtprune adapters inspect MODEL`, which writes a skeleton. If {seen} wraps a supported model (PEFT, "
+        f"DataParallel, ...), pass the wrapped model."
     )
+
+
+def adapter_of(model: nn.Module) -> Adapter:
+    """The adapter of a model: the registered one of its class, or else one made from its structure.
+
+    Raises UnsupportedModelError, which for an unknown class lists what was found in its structure and what is missing.
+    """
+    from vtprune.core.recognise import examine, explain, recognise, wrapping
+
+    names = [ancestor.__name__ for ancestor in type(model).__mro__]
+    tower = tower_type(getattr(model, "config", None))
+    if is_known(names):
+        return find_adapter(names, tower)
+    if reason := wrapping(model):
+        raise UnsupportedModelError(reason)
+    if (adapter := recognise(model)) is not None:
+        return adapter
+    try:
+        return find_adapter(names)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{error} Its structure was not recognised ({explain(examine(model))}).") from None
 
 
 def locate(model: nn.Module) -> Parts:
     """Find the modules of ``model``; raises UnsupportedModelError if its adapter's paths do not fit."""
-    adapter = find_adapter([ancestor.__name__ for ancestor in type(model).__mro__])
+    adapter = adapter_of(model)
     base: nn.Module = model.base_model  # type: ignore[assignment]
     try:
         language_model = attrgetter(adapter.language_model)(base)
@@ -165,10 +227,13 @@ def locate(model: nn.Module) -> Parts:
         projector = None if adapter.projector is None else attrgetter(adapter.projector)(base)
         mergers = tuple(attrgetter(path)(base) for path in adapter.mergers)
         layers = tuple(language_model.layers)
-        attention = tuple(layer.self_attn for layer in layers)
-        vision = () if adapter.vision_layers is None else tuple(attrgetter(adapter.vision_layers)(tower))
-        reads = adapter.vision_attention
-        vision_attention = () if reads is None else tuple(attrgetter(reads)(layer) for layer in vision)
+        attention = tuple(getattr(layer, "self_attn", None) for layer in layers)
+        if not any(attention):
+            raise AttributeError(f"no decoder layer ({type(layers[0]).__name__}) has a `self_attn`")
+        vision, vision_attention = _tower_layers(adapter, tower)
+        video: tuple[tuple[nn.Module, ...], ...] = ((), ())
+        if adapter.video_tower is not None:
+            video = _tower_layers(adapter, attrgetter(adapter.video_tower)(base))
     except AttributeError as error:
         raise UnsupportedModelError(
             f"adapter {adapter.name!r} does not fit this {type(model).__name__}: {error}. The installed transformers "
@@ -188,4 +253,12 @@ def locate(model: nn.Module) -> Parts:
         projector,
         head,
         mergers,
+        *video,
     )
+
+
+def _tower_layers(adapter: Adapter, tower: nn.Module) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]:
+    """The layers of a tower, and the attention of each."""
+    layers = () if adapter.vision_layers is None else tuple(attrgetter(adapter.vision_layers)(tower))
+    reads = adapter.vision_attention
+    return layers, () if reads is None else tuple(attrgetter(reads)(layer) for layer in layers)

@@ -61,7 +61,8 @@ class AllocationRequest:
         sample of this bucket. None when the stage has no budget.
     sizes: surviving vision tokens in each segment (one entry in all when the stage's scope is ``joint``).
     original: the same segments as they came in with the prompt.
-    layer: the decoder layer at hand (0 for the input sites); layers: every layer of the stage, ascending.
+    layer: the decoder layer at hand (0 for the input sites; the vision layer inside the tower, where the next three
+        count vision layers); layers: every layer of the stage, ascending.
     spans: for each of ``layers`` how many decoder layers its count governs: up to the next layer of the stage at sites
         that drop tokens, 1 at ``.kv`` sites. ``target`` is the mean over all governed layers.
     depth: number of decoder layers of the model.
@@ -173,7 +174,8 @@ class Reducer(Component):
 
     kind: ClassVar[str] = "reducer"
     sites: ClassVar[frozenset[Literal["hidden", "kv"]]]
-    """Which sites it can serve: ``hidden`` (vision.output, projector.output, llm.layers[i]) or ``kv``."""
+    """Which sites it can serve: ``hidden`` (vision.layers[i], vision.output, projector.output, llm.layers[i]) or
+    ``kv``."""
 
     def merge(self, features: Tensor, keep: Tensor, sizes: Tensor) -> Merged | None:
         """New features for the kept tokens, or None to leave them as they are (the default: the rest just goes).

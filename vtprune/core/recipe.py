@@ -30,6 +30,8 @@ class Stage(BaseModel):
     scorer: required unless the selector works on features alone.
     allocator, selector, reducer: default to ``uniform``, ``top_k`` and, by site, ``drop`` or ``evict_kv``.
     positions: ``retain`` keeps the original positions of what is kept; ``reindex`` renumbers the survivors.
+    At a site inside the vision tower, every image (or crop, or video) decides for itself: budgets and protected tokens
+    are counted per image.
     budget: see `Budget`; optional for allocators and selectors that find their own count.
     scope: ``joint`` ranks all vision tokens of a sample together; ``image`` gives each image its own share and ranks
         inside it.
@@ -84,12 +86,26 @@ class Stage(BaseModel):
             if problem:
                 found.append(f"allocator {name['allocator']!r}: {problem}")
         assert self.reducer is not None
+        if self.site.is_tower:
+            found.extend(self._tower_problems())
         place = "kv" if self.site.kind == "kv" else "hidden"
         if place not in self.reducer.sites:
             fitting = "evict_kv" if place == "kv" else "drop, merge"
             found.append(f"reducer {name['reducer']!r} cannot serve {self.site}; use {fitting}")
         if place == "kv" and self.positions == "reindex":
             found.append("positions: reindex is not possible at a .kv site, whose keys are already rotated")
+        return found
+
+    def _tower_problems(self) -> list[str]:
+        """What makes no sense while the vision tower runs, where an image is known but neither prompt nor sample."""
+        found = []
+        if self.budget is not None and self.budget.unit not in ("keep_tokens", "keep_ratio"):
+            found.append(
+                f"budget {self.budget} cannot be resolved at {self.site}: the vision tower runs before the prompt is "
+                f"known, and each image decides for itself; use keep_ratio or keep_tokens (per image), or a later site"
+            )
+        if self.scope == "image":
+            found.append(f"scope: image has no effect at {self.site}: every image decides for itself; leave it out")
         return found
 
 

@@ -29,7 +29,7 @@ class ReportError(VtpruneError, ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Event:
-    """One stage acting on one sample at one layer.
+    """One stage acting on one sample at one layer: a decoder layer, or a vision layer at ``vision.layers[I]``.
 
     requested: tokens asked for, one entry per KV head where the stage decides per head, else one.
     kept: as many int64 tensors ``[vision]``, each the sorted indices that were kept, counted among the sample's vision
@@ -68,11 +68,13 @@ class Event:
 class Report:
     """What a run did.
 
-    family: the adapter's name; model: the model's class name; depth: decoder layers; kv_heads: KV heads of each.
+    family: the adapter's name; model: the model's class name; depth: decoder layers; kv_heads: KV heads of each (of
+        the layer with most, where they differ).
     layouts, text_tokens: per sample, the vision tokens of the prompt and the number of other tokens.
     events: what each stage did, in the order it happened; stage_seconds: time spent in each stage.
     vision_tokens: ``[sample][layer]``, vision tokens in the hidden states that enter each decoder layer.
-    kv_tokens: ``[sample][layer][kv_head]``, vision tokens left in the cache after the prompt.
+    kv_tokens: ``[sample][layer][kv_head]``, vision tokens left in the cache after the prompt; nothing for a layer that
+        has no keys and values of its own.
     kv_bytes, kv_bytes_full: the KV cache after the prompt, with and without pruning.
     flops, flops_full: the whole run, with and without pruning; flops_parts: the same by part.
     new_tokens: decoding steps seen so far.
@@ -138,7 +140,7 @@ class Report:
         events = self.stage_events(stage)
         _check("sample", sample, len(self.layouts), "the batch")
         site = self.recipe.stages[stage].site
-        if layer is not None:
+        if layer is not None and not site.is_tower:
             _check("layer", layer, self.depth, self.model)
         if head is not None:
             if site.kind != "kv":

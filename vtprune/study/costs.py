@@ -35,14 +35,17 @@ def reported(report: Report, number: int, cost: CostModel) -> Costs:
     all images are of one size, for attention inside a tower grows faster than the tokens.
     """
     vision, every = report.layouts[number].vision, sum(layout.vision for layout in report.layouts)
-    tower = round(report.flops_parts["vision"] * vision / every)
+    parts = report.flops_parts
+    towers = tuple(round(parts[name] * vision / every) for name in ("vision", "vision_full"))
     by_layer, by_head = report.vision_tokens[number], report.kv_tokens[number]
-    return _costs(report.text_tokens[number], vision, by_layer, by_head, tower, report.recipe, cost)
+    return _costs(report.text_tokens[number], vision, by_layer, by_head, towers, report.recipe, cost)
 
 
 def of_text(tokens: int, recipe: Recipe, cost: CostModel) -> Costs:
     """What a sample of so many tokens and without a visual cost."""
-    return _costs(tokens, 0, [0] * len(cost.layers), [[0] * layer.kv_heads for layer in cost.layers], 0, recipe, cost)
+    return _costs(
+        tokens, 0, [0] * len(cost.layers), [[0] * layer.kv_heads for layer in cost.layers], (0, 0), recipe, cost
+    )
 
 
 def _costs(
@@ -50,11 +53,12 @@ def _costs(
     vision: int,
     by_layer: Sequence[int],
     by_head: Sequence[Sequence[int]],
-    tower: int,
+    towers: tuple[int, ...],
     recipe: Recipe,
     cost: CostModel,
 ) -> Costs:
-    """by_layer: vision tokens that enter each layer; by_head: in the cache of each layer and KV head."""
+    """by_layer: vision tokens that enter each layer; by_head: in the cache of each layer and KV head; towers: FLOPs of
+    the vision tower, pruned and not."""
     cached = [count for heads in by_head for count in heads]
     pruned = bool(recipe.stages)
     return {
@@ -65,8 +69,8 @@ def _costs(
         "mean_kv_tokens": sum(cached) / len(cached),
         "kv_bytes": cost.kv_bytes([[text + count for count in heads] for heads in by_head]),
         "kv_bytes_full": cost.kv_bytes([text + vision] * len(by_layer)),
-        "flops": tower + cost.prefill_with(by_layer, text),
-        "flops_full": tower + cost.prefill_with([vision] * len(by_layer), text),
+        "flops": towers[0] + cost.prefill_with(by_layer, text),
+        "flops_full": towers[1] + cost.prefill_with([vision] * len(by_layer), text),
         "tokens_by_layer": list(by_layer) if pruned else None,
         "kv_by_head": [list(heads) for heads in by_head] if pruned else None,
     }

@@ -29,15 +29,14 @@ def skeleton(ref: ModelRef) -> tuple[PreTrainedModel, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-    from vtprune.core.adapter import find_adapter
+    from vtprune.inspection import require_adapter
 
     where: str | Path = folder(ref) or ref.id
     version = {} if isinstance(where, Path) or ref.revision is None else {"revision": ref.revision}
     options = {} if ref.attn is None else {"attn_implementation": ref.attn}
     try:
         config = AutoConfig.from_pretrained(where, **version)
-        if config.architectures:
-            find_adapter(config.architectures)
+        require_adapter(config)
         with torch.device("meta"):
             model = AutoModelForImageTextToText.from_config(config, **options)
         return model.eval(), AutoProcessor.from_pretrained(where, **version)

@@ -40,8 +40,12 @@ class MaskedReference:
     a sample share its row. A query that would see nothing (padding, or a hidden token whose window is all hidden) sees
     itself; nobody sees its output.
 
+    A layer that reads the keys and values of an earlier one (Gemma4) has none of its own: what is hidden from it is
+    what is hidden in that layer, and entries for itself mean nothing.
+
     Works with `DynamicCache`, sliding windows included, and with the sdpa and eager attention of transformers.
-    Raises ValueError on a layer the model lacks, and on masks of the wrong dtype or rank.
+    Raises ValueError on a layer the model lacks or that has no attention (a recurrence cannot be masked), and on masks
+    of the wrong dtype or rank.
     """
 
     def __init__(
@@ -54,11 +58,16 @@ class MaskedReference:
         self.hide = self._checked("hide", hide or {}, ("batch", "token"))
         self.hide_kv = self._checked("hide_kv", hide_kv or {}, ("batch", "kv_head", "token"))
         self._stack = ExitStack()
+        self._lengths: dict[int, tuple[int, int, int]] = {}
 
     def __enter__(self) -> MaskedReference:
-        for index in sorted(self.hide.keys() | self.hide_kv.keys()):
+        named = self.hide.keys() | self.hide_kv.keys()
+        for index in (index for index in range(len(self.layers)) if keys_of(self.layers, index) in named):
 
             def pre_hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], index: int = index) -> Any:
+                if keys_of(self.layers, index) == index:
+                    lengths = _cache_lengths(kwargs.get("past_key_values"), index)
+                    self._lengths[index] = (*lengths, args[0].shape[1])
                 return args, {**kwargs, "attention_mask": self._mask(index, layer, args[0], kwargs)}
 
             self._stack.callback(self.layers[index].register_forward_pre_hook(pre_hook, with_kwargs=True).remove)
@@ -71,6 +80,8 @@ class MaskedReference:
         for index, mask in masks.items():
             if not 0 <= index < len(self.layers):
                 raise ValueError(f"{name} names layer {index}; the model has layers 0 to {len(self.layers) - 1}")
+            if not hasattr(self.layers[index], "self_attn"):
+                raise ValueError(f"{name} names layer {index}, which has no attention to be masked")
             if mask.dtype != torch.bool or mask.dim() != len(axes):
                 raise ValueError(
                     f"{name}[{index}] is {mask.dtype} of shape {tuple(mask.shape)}; "
@@ -84,16 +95,18 @@ class MaskedReference:
         transformers gives sdpa a bool mask, or None where its causal kernel needs none, and eager an additive float.
         """
         batch, queries = hidden.shape[:2]
-        past, stored = _cache_lengths(kwargs.get("past_key_values"), index)
-        query_at = past + torch.arange(queries, device=hidden.device)
-        key_at = past - stored + torch.arange(stored + queries, device=hidden.device)
+        source = keys_of(self.layers, index)
+        past, stored, new = self._lengths[source]
+        # Gemma4 computes only the last queries in layers that read the keys of earlier ones.
+        query_at = past + torch.arange(new - queries, new, device=hidden.device)
+        key_at = past - stored + torch.arange(stored + new, device=hidden.device)
 
         kept = torch.ones(batch, 1, 1, len(key_at), dtype=torch.bool, device=hidden.device)
-        if index in self.hide:
-            kept = kept & _at(self.hide[index][:, None], key_at, batch)
-        if index in self.hide_kv:
-            in_prompt = query_at < self.hide_kv[index].shape[-1]
-            stays = _at(self.hide_kv[index], key_at, batch).repeat_interleave(
+        if source in self.hide:
+            kept = kept & _at(self.hide[source][:, None], key_at, batch)
+        if source in self.hide_kv:
+            in_prompt = query_at < self.hide_kv[source].shape[-1]
+            stays = _at(self.hide_kv[source], key_at, batch).repeat_interleave(
                 layer.self_attn.num_key_value_groups, dim=1
             )
             kept = kept & (stays | in_prompt[:, None])
@@ -115,6 +128,17 @@ class MaskedReference:
 def from_layer(model: PreTrainedModel, keep: Tensor, first: int) -> dict[int, Tensor]:
     """The `hide` map of a drop on entering layer `first`: `keep`, bool `[batch, token]`, from that layer on."""
     return dict.fromkeys(range(first, len(model.get_decoder().layers)), keep)
+
+
+def keys_of(layers: nn.ModuleList, index: int) -> int:
+    """The layer whose keys and values layer `index` reads: mostly itself; in a model that shares them, the last one of
+    the same type that has its own."""
+    own: Any = getattr(layers[index], "self_attn", None)
+    if not getattr(own, "is_kv_shared_layer", False):
+        return index
+    earlier: list[Any] = [layer.self_attn for layer in layers[:index]]
+    have = [j for j, a in enumerate(earlier) if not a.is_kv_shared_layer and a.layer_type == own.layer_type]
+    return have[-1]
 
 
 def random_keep(vision_mask: Tensor, fraction: float, seed: int) -> Tensor:

@@ -66,15 +66,22 @@ def drop_hidden(site: Site, hidden: Tensor, rotary: Tensor | None, shift: Tensor
         assert flow.sizes is not None
         steps.append(lambda states: merge(states, None))
         transformed = merge(hidden, flow.sizes)
+    steps.append(removed(flow, site.layer, kept, rotary if stage.positions == "reindex" else None, shift))
+    return steps[-1](transformed), steps
+
+
+def removed(flow: Flow, layer: int, kept: list[Tensor], rotary: Tensor | None, shift: Tensor | None) -> Step:
+    """Take tokens out of the flow on entering a layer; the step does so on hidden states ``[batch, token, dim]``.
+
+    kept: per sample int64 CPU, the vision tokens that stay, counted in the prompt. rotary: given to re-index them.
+    """
     columns = flow.drop(kept)
-    if stage.positions == "reindex":
-        assert rotary is not None
+    if rotary is not None:
         flow.reindex(rotary, shift)
-    steps.append(lambda states: states.gather(1, columns[..., None].expand(-1, -1, states.shape[-1])))
     for sample, tokens in enumerate(kept):
         for held in (flow.entering[sample], flow.cached[sample]):
-            held[site.layer :] = [len(tokens)] * (len(held) - site.layer)
-    return steps[-1](transformed), steps
+            held[layer:] = [len(tokens)] * (len(held) - layer)
+    return lambda states: states.gather(1, columns[..., None].expand(-1, -1, states.shape[-1]))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,10 @@ from vtprune.core.engine.masks import Slots
 from vtprune.core.engine.storage import Packed, compact, flat_index
 from vtprune.core.errors import UnsupportedModeError
 
+WITHOUT_KEYS = frozenset({"LinearAttentionLayer", "DummyLayer"})
+"""Cache layers that stay as they are: the state of a layer without attention has one size, whatever was dropped, and
+the place of a layer that reads an earlier one's keys is empty (or, up to transformers 5.17, missing)."""
+
 
 class PrunedLayer(DynamicLayer):
     """See the module. ``keys`` and ``values`` hold the dense part, ``[batch, kv_head, slot, dim]``; after a ragged
@@ -290,7 +294,7 @@ class PrunedLayer(DynamicLayer):
 
 
 def adopt(cache: Any, depth: int) -> None:
-    """Turn a dynamic cache's layers into `PrunedLayer`s, in place, with what they hold.
+    """Turn a dynamic cache's layers of keys and values into `PrunedLayer`s, in place, with what they hold.
 
     Raises UnsupportedModeError for caches whose layers cannot be shortened (static, quantised, offloaded, ...).
     """
@@ -305,6 +309,8 @@ def adopt(cache: Any, depth: int) -> None:
     for index, layer in enumerate(cache.layers):
         if type(layer) is PrunedLayer:
             layer.detached = False
+        elif type(layer).__name__ in WITHOUT_KEYS:
+            continue
         elif type(layer) in (DynamicLayer, DynamicSlidingWindowLayer):
             cache.layers[index] = _converted(layer)
         else:

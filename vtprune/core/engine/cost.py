@@ -36,7 +36,7 @@ class LayerCost:
     linear: FLOPs per token.
     pair: FLOPs per (query, key) pair, summed over the query heads.
     kv_bytes: bytes that one token occupies in the cache per KV head, its key and its value together.
-    kv_heads: number of KV heads.
+    kv_heads: number of KV heads in its cache; 0 if it has no cache of its own.
     """
 
     linear: int
@@ -56,13 +56,15 @@ class CostModel:
     def of(
         cls,
         decoder_layers: Sequence[nn.Module],
-        attention: Sequence[nn.Module],
+        attention: Sequence[nn.Module | None],
         head: nn.Module | None,
         dtype: torch.dtype,
     ) -> CostModel:
         """Read the unit costs off a model.
 
-        decoder_layers: the decoder layers, first to last; attention: the self-attention module of each.
+        decoder_layers: the decoder layers, first to last; attention: the self-attention module of each, None where a
+            layer has none. Of such a layer (a convolution, linear attention) the linear maps count, its scan does not.
+            A layer that attends to the keys and values of an earlier one stores none.
         head: the output head, or None where there is none.
         dtype: of the cached keys and values.
         Raises ValueError when the two sequences differ in length, UnsupportedModelError when a module does not reveal
@@ -71,8 +73,12 @@ class CostModel:
         _require_one_each("attention", attention, len(decoder_layers))
         layers = []
         for layer, module in zip(decoder_layers, attention, strict=True):
+            linear = module_flops_per_token(layer)
+            if module is None or getattr(module, "is_kv_shared_layer", False):
+                layers.append(LayerCost(linear, 0 if module is None else _pair_flops(module), 0, 0))
+                continue
             kv_bytes = 2 * _head_dim(module) * dtype.itemsize
-            layers.append(LayerCost(module_flops_per_token(layer), _pair_flops(module), kv_bytes, _kv_heads(module)))
+            layers.append(LayerCost(linear, _pair_flops(module), kv_bytes, _kv_heads(module)))
         return cls(tuple(layers), 0 if head is None else module_flops_per_token(head))
 
     @cached_property
@@ -190,7 +196,7 @@ def _own_flops(module: nn.Module, top_k: set[int]) -> int:
 
 
 def _attention_in(layer: nn.Module) -> nn.Module:
-    found = [module for module in layer.modules() if isinstance(getattr(module, "head_dim", None), int)]
+    found = [module for module in layer.modules() if _own_head_dim(module) is not None]
     if len(found) != 1:
         raise UnsupportedModelError(
             f"{type(layer).__name__} holds {len(found)} modules with a `head_dim`; expected one attention module"
@@ -203,7 +209,16 @@ def _pair_flops(attention: nn.Module) -> int:
 
 
 def _head_dim(attention: nn.Module) -> int:
-    return _first_int([(attention, "head_dim")], attention)
+    own = _own_head_dim(attention)
+    return _first_int([(attention, "head_dim")], attention) if own is None else own
+
+
+def _own_head_dim(module: nn.Module) -> int | None:
+    """Of an attention module, which says so or (towers of SAM's kind) has fused projections; None for others."""
+    if isinstance(found := getattr(module, "head_dim", None), int):
+        return found
+    fused, heads = getattr(module, "qkv", None), getattr(module, "num_attention_heads", None)
+    return fused.out_features // 3 // heads if isinstance(fused, nn.Linear) and isinstance(heads, int) else None
 
 
 def _query_heads(attention: nn.Module) -> int:

@@ -39,13 +39,15 @@ class Choice:
 @dataclass(frozen=True)
 class Context:
     """What deciding needs besides the flow. hidden: the hidden states at the site, ``[batch, token, dim]``; seeds:
-    content numbers per sample, made when asked for; annotation: a sample's, float32 ``[vision]`` on the CPU."""
+    content numbers per sample, made when asked for; annotation: a sample's, float32 ``[vision]`` on the CPU; depth:
+    layers of the tower for a stage inside it."""
 
     hidden: Tensor
     seeds: Callable[[], Tensor]
     annotation: Callable[[int], Tensor]
     cost: CostModel
     kv_heads: int
+    depth: int | None = None
 
 
 def decide(bound: BoundStage, layer: int, flow: Flow, context: Context) -> list[Choice]:
@@ -83,7 +85,8 @@ def _target(bound: BoundStage, flow: Flow, context: Context, sample: int) -> Fra
         try:
             flow.targets[key] = resolve(budget, programme)
         except BudgetError as error:
-            raise BudgetError(f"stages[{bound.index}] ({bound.stage.site}), sample {sample}: {error}") from None
+            who = f"stages[{bound.index}] ({bound.stage.site}), {flow.noun} {sample}"
+            raise BudgetError(f"{who}: {error}") from None
     return flow.targets[key]
 
 
@@ -197,7 +200,7 @@ def _allocation(
     target = _target(bound, flow, context, samples[0])
     if target is None and not stage.selector.needs_count and not stage.allocator.needs():
         return Allocation(torch.tensor(sizes).expand(len(samples), -1))
-    depth = len(context.cost.layers)
+    depth = context.depth or len(context.cost.layers)
     request = AllocationRequest(
         target=target,
         sizes=sizes,
@@ -312,8 +315,8 @@ def _protected(bound: BoundStage, flow: Flow, samples: list[int]) -> Tensor:
         total = flow.layouts[sample].vision
         if bad := [token for token in bound.stage.protect if not -total <= token < total]:
             raise BudgetError(
-                f"stages[{bound.index}]: protected token {bad[0]} does not exist; sample {sample} has {total} vision "
-                "tokens"
+                f"stages[{bound.index}]: protected token {bad[0]} does not exist; {flow.noun} {sample} has {total} "
+                "vision tokens"
             )
         wanted = [token % total for token in bound.stage.protect]
         if not bound.is_kv and flow.ends_in_vision[sample]:

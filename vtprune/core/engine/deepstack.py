@@ -52,8 +52,7 @@ def survivors(flow: Flow, mask: Tensor, features: Tensor) -> tuple[Tensor, Tenso
     """
     mask = mask.to(flow.device)
     rank = (mask.flatten().cumsum(0) - 1).view_as(mask)
-    assert flow.valid is not None
-    left = flow.gather(mask) & flow.valid
+    left = flow.gather(mask)
     return left, features[flow.gather(rank)[left].to(features.device)]
 
 

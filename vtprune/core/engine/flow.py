@@ -36,6 +36,13 @@ class Frame:
         return torch.searchsorted(kept, positions) + (self.width - len(kept))
 
 
+def rows_at(tensor: Tensor, index: Tensor) -> Tensor:
+    """The rows ``index``, int64 ``[batch, token]``, of a tensor ``[batch|1, row, ...]``."""
+    tensor = tensor.expand(len(index), *tensor.shape[1:])
+    index = index.view(*index.shape, *(1,) * (tensor.dim() - 2))
+    return tensor.gather(1, index.expand(-1, -1, *tensor.shape[2:]))
+
+
 @dataclass
 class Flow:
     """One forward.
@@ -75,10 +82,12 @@ class Flow:
     ends_in_vision: list[bool] = field(default_factory=list)  # samples whose prompt ends with a vision token
     seeds: Tensor | None = None  # content numbers of the samples, once somebody asked
     drafts: int = 0  # tokens after the prompt that assisted generation proposes
+    first: int = 0  # the new tokens before it were cut away by the model itself
+    noun: str = "sample"  # what decides for itself: a sample, or an image inside the vision tower
     targets: dict[tuple[int, int], Fraction | None] = field(default_factory=dict)
     _rows: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     _queries: Queries | None = None
-    _embeddings: tuple[object, tuple[Tensor, ...]] | None = None
+    _embeddings: dict[int, tuple[object, tuple[Tensor, ...]]] = field(default_factory=dict)
 
     @property
     def prunable(self) -> bool:
@@ -88,7 +97,7 @@ class Flow:
     @property
     def width(self) -> int:
         """Tokens per row of the compact problem."""
-        return self.length if self.index is None else self.index.shape[1]
+        return self.length - self.first if self.index is None else self.index.shape[1]
 
     def start(self, layouts: tuple[SampleLayout, ...], records: list[list[ImageRecord]], depth: int) -> None:
         """Take note of the vision tokens of a prompt and of the images behind them."""
@@ -107,24 +116,26 @@ class Flow:
         if self._queries is None:
             index = self.index
             if index is None:
-                index = torch.arange(self.length, device=self.device).expand(self.batch, -1)
+                index = torch.arange(self.first, self.length, device=self.device).expand(self.batch, -1)
             valid = torch.ones_like(index, dtype=torch.bool) if self.valid is None else self.valid
-            self._queries = Queries(index, index + self.past, valid, self.all_valid, self.index is not None)
+            moved = self.index is not None
+            self._queries = Queries(index - self.first, index + self.past, valid, self.all_valid, moved)
         return self._queries
 
     def embeddings(self, pair: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Rotary embeddings ``[batch|1, token, dim]`` of the survivors; every layer is given the same ``pair``."""
-        if self._embeddings is None or self._embeddings[0] is not pair:
-            self._embeddings = (pair, tuple(self.gather(tensor) for tensor in pair))
-        return self._embeddings[1]
+        """Rotary embeddings ``[batch|1, token, dim]`` of the survivors; layers of a type share a ``pair``."""
+        if id(pair) not in self._embeddings:
+            self._embeddings[id(pair)] = (pair, tuple(self.gather(tensor) for tensor in pair))
+        return self._embeddings[id(pair)][1]
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """The rows of ``[batch, token, ...]`` (or ``[1, token, ...]``) that are still there."""
+        """The rows of ``[batch, token, ...]`` (or ``[1, token, ...]``) that are still there.
+
+        ``token`` counts all new tokens, or those that the model itself has left.
+        """
         if self.index is None:
-            return tensor
-        tensor = tensor.expand(self.batch, *tensor.shape[1:])
-        index = self.index.view(*self.index.shape, *(1,) * (tensor.dim() - 2))
-        return tensor.gather(1, index.expand(-1, -1, *tensor.shape[2:]))
+            return tensor[:, self.first :] if self.first and tensor.shape[1] == self.length else tensor
+        return rows_at(tensor, self.index if tensor.shape[1] == self.length else self.index - self.first)
 
     @property
     def frame(self) -> Frame:
@@ -202,7 +213,8 @@ class Flow:
             valid[sample, fill:] = True
         self.survivors, self.alive = after, kept
         self._rows.clear()
-        self._queries = self._embeddings = None
+        self._queries = None
+        self._embeddings.clear()
         self.index, self.valid = index.to(self.device), valid.to(self.device)
         self.all_valid = bool(valid.all())
         columns = columns.to(self.device)
@@ -211,6 +223,23 @@ class Flow:
         if self.rotary is not None:
             self.rotary = self.rotary.gather(1, columns)
         return columns
+
+    def cut(self, rows: int, layer: int) -> None:
+        """The model itself goes on with the last ``rows`` of its tokens only: it needs no others from ``layer`` on."""
+        self.first = self.length - rows
+        self._queries = None
+        self._embeddings.clear()
+        for sample, layout in enumerate(self.layouts):
+            left = int((layout.positions[self.alive[sample]] >= self.first).sum())
+            self.entering[sample][layer:] = [left] * (len(self.entering[sample]) - layer)
+        if self.index is not None:
+            assert self.valid is not None
+            index = self.index[:, -rows:]
+            self.valid = self.valid[:, -rows:] & (index >= self.first)
+            self.index = index.clamp(min=self.first)
+            self.all_valid = bool(self.valid.all())
+            if self.rotary is not None:
+                self.rotary = self.rotary[:, -rows:]
 
     def reindex(self, positions: Tensor, before: Tensor | None) -> None:
         """Renumber the survivors: consecutive rotary positions from the first real token's on.

@@ -25,20 +25,24 @@ from transformers.cache_utils import DynamicCache
 from vtprune.core.engine.apply import Site, Step, drop_hidden, plan_eviction
 from vtprune.core.engine.attention import Tap, attention_rows, implementation, is_causal, probing, tapped
 from vtprune.core.engine.cache import PrunedLayer, adopt, release
+from vtprune.core.engine.compiled import forget_compiled
 from vtprune.core.engine.cost import CostModel
 from vtprune.core.engine.decide import Context
 from vtprune.core.engine.deepstack import in_step
 from vtprune.core.engine.drafts import attend
 from vtprune.core.engine.flow import Flow
-from vtprune.core.engine.layer_inputs import LayerInputs
+from vtprune.core.engine.layer_inputs import LayerArguments, LayerInputs
+from vtprune.core.engine.layers import store_of
 from vtprune.core.engine.plan import BoundStage, Plan
 from vtprune.core.engine.prompt import Prompt, new_flow
 from vtprune.core.engine.recorder import Recorder
+from vtprune.core.engine.tower_exit import drop_what_is_gone, what_stages_did
+from vtprune.core.engine.tower_stage import TowerStages
 from vtprune.core.engine.vision import VisionLog
 from vtprune.core.errors import NoVisionTokensError, UnsupportedModeError
 from vtprune.core.signals import Need
 
-Replay = tuple[Callable[[Tensor], Tensor], dict[str, Any]]
+Replay = tuple[Callable[[Tensor], Tensor], LayerArguments]
 
 
 class Engine:
@@ -50,10 +54,12 @@ class Engine:
         dtype = next(parts.language_model.parameters()).dtype
         self.cost = CostModel.of(parts.layers, parts.attention, parts.head, dtype)
         self.vision = VisionLog(parts, plan.vision_needs, plan.vision_features)
+        self.tower = tuple(bound for bound in plan.stages if bound.is_tower)
+        self.vision.stages = TowerStages(parts, self.tower) if self.tower else None
         self.prompt = Prompt(parts)
         self.recorder = Recorder(plan, self.cost)
         self._flow: Flow | None = None
-        self.inputs = LayerInputs(parts)
+        self.inputs = LayerInputs(parts, plan.kinds)
         self._hidden: Tensor | None = None
         self._store: PrunedLayer | None = None
         self._caches: WeakSet[DynamicCache] = WeakSet()
@@ -65,11 +71,18 @@ class Engine:
 
     def attach(self) -> None:
         """Register every hook; on failure none stays."""
+        if next(self.parts.language_model.parameters()).is_meta:
+            raise UnsupportedModeError(
+                f"the parameters of {type(self.parts.model).__name__} are on the meta device: the model was built "
+                f"without weights, or accelerate has offloaded it to the CPU or to disk, under which pruning was never "
+                f"verified; load it with weights, on one device"
+            )
         kernel = implementation(self.parts.language_model.config)
         self.inputs.flash, self.inputs.eager = "flash" in kernel, kernel == "eager"
         with ExitStack() as stack:
             self._register(stack)
             self._hooks = stack.pop_all()
+        forget_compiled()
 
     def detach(self) -> None:
         """Remove exactly what `attach` registered, and release the caches it adopted."""
@@ -83,6 +96,7 @@ class Engine:
             release(cache)
         if hooks is not None:
             hooks.close()
+            forget_compiled()
 
     def _register(self, stack: ExitStack) -> None:
         parts = self.parts
@@ -106,7 +120,9 @@ class Engine:
         watched = {*self.plan.captures, *(layer for bound in self.plan.stages if bound.is_kv for layer in bound.layers)}
         for layer in sorted(watched):
             tap = self._tap(layer, self.plan.captures.get(layer, {}))
-            stack.enter_context(tapped(parts.attention[layer], tap))
+            attention = parts.attention[layer]
+            assert attention is not None
+            stack.enter_context(tapped(attention, tap))
         if watched:
             self._probe = stack.enter_context(probing(parts.language_model.config))
             self._probe(False)
@@ -119,7 +135,9 @@ class Engine:
         for layer in range(depth):
             wanted = [need for need in self.plan.vision_needs if need.layer is not None and need.layer % depth == layer]
             if wanted:
-                stack.enter_context(tapped(self.parts.vision_attention[layer], self.vision.tap(wanted, row)))
+                tap = self.vision.tap(wanted, row)
+                for tower in filter(None, (self.parts.vision_attention, self.parts.video_attention)):
+                    stack.enter_context(tapped(tower[layer], tap))
         stack.enter_context(probing(self.parts.vision_tower.config))
 
     # -- the language model ------------------------------------------------------------------------------------------
@@ -161,10 +179,21 @@ class Engine:
                 f"stage evicts, which flash attention's padding mask cannot express; load the model with "
                 f"attn_implementation='sdpa', or generate without drafts"
             )
+        shared = {kind.producer for kind in self.plan.kinds if kind.shares and kind.producer is not None}
+        evicted = {layer for bound in self.plan.stages if bound.is_kv for layer in bound.layers}
+        if flow.prunable and flow.drafts and shared & evicted:
+            raise UnsupportedModeError(
+                f"assisted generation appended {flow.drafts} draft tokens to the prompt; they must not see what a .kv "
+                f"stage evicts from layer {min(shared & evicted)}, but later layers share that layer's keys before "
+                f"they are evicted; generate without drafts"
+            )
         if flow.prunable:
             if self._probe is not None:
                 self._probe(True)
-            self.recorder.start(flow, self.prompt.copies(flow.batch), self.vision.flops)
+            flops, full = self.vision.flops, self.vision.flops_full
+            self.recorder.start(flow, self.prompt.copies(flow.batch), flops, full, self.vision.stage_seconds)
+            for acted in what_stages_did(flow, self.tower):
+                self.recorder.stage(*acted)
         return args, kwargs
 
     def _model_ends(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -179,9 +208,10 @@ class Engine:
             return None
         hidden = output[0]
         assert flow.valid is not None
-        target = flow.index.masked_fill(~flow.valid, flow.length)[..., None].expand_as(hidden)
-        full = hidden.new_zeros(flow.batch, flow.length + 1, hidden.shape[-1])
-        restored = full.scatter(1, target, hidden)[:, : flow.length]
+        length = flow.length - flow.first
+        target = (flow.index - flow.first).masked_fill(~flow.valid, length)[..., None].expand_as(hidden)
+        full = hidden.new_zeros(flow.batch, length + 1, hidden.shape[-1])
+        restored = full.scatter(1, target, hidden)[:, :length]
         if isinstance(output, tuple):
             return (restored, *output[1:])
         output.last_hidden_state = restored
@@ -200,14 +230,14 @@ class Engine:
             if flow.undisturbed and kwargs.get("attention_mask") is None:
                 return None
             hidden = args[0] if args else kwargs["hidden_states"]
-            if hidden.shape[1] != flow.width:
-                raise UnsupportedModeError(
-                    f"decoder layer {layer} received {hidden.shape[1]} tokens where {flow.width} were expected; "
-                    f"something else changes the sequence inside the model"
-                )
-            store = _store(kwargs, layer)
+            self.inputs.entering(layer, flow, hidden, kwargs)
+            store = store_of(kwargs.get("past_key_values"), self.plan.kinds[layer])
             steps: list[Step] = []
             if flow.prunable:
+                if self.tower and layer == 0:
+                    shift = None if store is None else store.shift
+                    steps.extend(drop_what_is_gone(flow, self.inputs.rotary, shift, self.tower))
+                    hidden = _replayed(hidden, steps)
                 for bound in self.plan.at(layer, is_kv=False):
                     site = self._site(bound, layer, flow, hidden)
                     with self.recorder.timed(bound.index):
@@ -224,7 +254,7 @@ class Engine:
             if module.training and getattr(module, "gradient_checkpointing", False):
                 of_this_forward = self._replay.setdefault(kwargs["position_embeddings"][0], {})
                 of_this_forward[layer] = (lambda start: _replayed(start, steps), changed)
-            return _with_hidden(args, {**kwargs, **changed}, hidden)
+            return changed.applied(hidden, args, kwargs)
 
         return starts
 
@@ -236,7 +266,7 @@ class Engine:
             return None
         transform, changed = replay[layer]
         hidden = transform(args[0] if args else kwargs["hidden_states"])
-        return _with_hidden(args, {**kwargs, **changed}, hidden)
+        return changed.applied(hidden, args, kwargs)
 
     # -- attention -----------------------------------------------------------------------------------------------------
 
@@ -290,7 +320,7 @@ class Engine:
             lambda: self.prompt.seeds(flow),
             lambda sample: self.prompt.annotation(flow, sample),
             self.cost,
-            self.parts.heads[1],
+            self.plan.kinds[layer].kv_heads or self.parts.heads[1],
         )
         return Site(bound, layer, flow, context, self.parts, self.recorder)
 
@@ -298,21 +328,10 @@ class Engine:
 def _undisturbed(cache: Any) -> bool:
     """Whether a layer given no mask needs none: nothing was pruned, or what is left has neither gaps nor fillers."""
     return all(
-        layer.untouched or (layer.all_valid and layer.shift is None and not layer.is_sliding) for layer in cache.layers
+        layer.untouched or (layer.all_valid and layer.shift is None and not layer.is_sliding)
+        for layer in cache.layers
+        if isinstance(layer, PrunedLayer)
     )
-
-
-def _store(kwargs: dict[str, Any], layer: int) -> PrunedLayer | None:
-    cache = kwargs.get("past_key_values")
-    return None if cache is None else cache.layers[layer]
-
-
-def _with_hidden(
-    args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if args:
-        return (hidden, *args[1:]), kwargs
-    return args, {**kwargs, "hidden_states": hidden}
 
 
 def _replayed(hidden: Tensor, steps: list[Step]) -> Tensor:

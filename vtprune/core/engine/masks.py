@@ -51,18 +51,20 @@ def rewrite(
     flash: bool,
     causal: bool,
     window: int | None,
+    explicit: bool = False,
 ) -> Tensor | None:
     """The mask of the compact problem.
 
     mask: the layer's mask: None, ``[batch, 1, token, key]`` bool or additive float, or ``[batch, key]`` (flash).
     slots: every key the layer will see, the new ones included. offset: logical position of the mask's first column.
     groups: query heads per KV head. additive: dtype of an additive mask to build when ``mask`` is None, or None for
-    bool. Returns None when no mask is needed, ``[batch, slot]`` for flash, else ``[batch, 1|head, token, slot]``.
+    bool. explicit: whether the kernel could not work out causality by itself, because some keys have no query.
+    Returns None when no mask is needed, ``[batch, slot]`` for flash, else ``[batch, 1|head, token, slot]``.
     """
     visible = slots.valid
     if offset:
         visible = visible & (slots.positions >= offset)
-    if mask is None and slots.all_valid and not offset:
+    if mask is None and slots.all_valid and not offset and not explicit:
         return None
     if flash and (mask is None or mask.dim() == 2):
         if slots.per_head:

@@ -14,7 +14,9 @@ from itertools import pairwise
 from torch import nn
 
 from vtprune.core.adapter import Parts, locate
+from vtprune.core.engine import tower_faults
 from vtprune.core.engine.attention import check_implementation, implementation
+from vtprune.core.engine.layers import LayerKind, attention_fault, layer_kinds, site_faults
 from vtprune.core.errors import BindingError
 from vtprune.core.recipe import Recipe, Stage, build_name
 from vtprune.core.signals import Need
@@ -26,7 +28,8 @@ LANGUAGE = frozenset({"attention", "keys", "values", "queries"})
 class BoundStage:
     """A stage with its layers.
 
-    source: for each of them the decoder layer whose attention, keys and values it reads there.
+    layers are decoder layers, or vision layers if ``is_tower``. source: for each of them the decoder layer whose
+    attention, keys and values it reads there.
     """
 
     index: int
@@ -39,6 +42,11 @@ class BoundStage:
     def is_kv(self) -> bool:
         """Whether it evicts from the cache rather than dropping hidden states."""
         return self.stage.site.kind == "kv"
+
+    @property
+    def is_tower(self) -> bool:
+        """Whether it acts inside the vision tower."""
+        return self.stage.site.is_tower
 
     def resolved(self, need: Need, layer: int) -> Need:
         """The need with its decoder layer filled in, as it is captured and stored."""
@@ -53,6 +61,7 @@ class Plan:
 
     captures: for each decoder layer the needs to capture there, each with the (first) stage that asked for it.
     vision_needs: vision attention to capture; vision_features: whether the projector's input is wanted.
+    kinds: what each decoder layer is.
     """
 
     recipe: Recipe
@@ -61,10 +70,11 @@ class Plan:
     captures: dict[int, dict[Need, int]]
     vision_needs: frozenset[Need]
     vision_features: bool
+    kinds: tuple[LayerKind, ...]
 
     def at(self, layer: int, is_kv: bool) -> Iterator[BoundStage]:
         """The stages that act at a decoder layer, in recipe order."""
-        return (bound for bound in self.stages if bound.is_kv == is_kv and layer in bound.layers)
+        return (b for b in self.stages if b.is_kv == is_kv and layer in b.layers and not b.is_tower)
 
 
 def component_needs(stage: Stage) -> dict[str, frozenset[Need]]:
@@ -84,32 +94,44 @@ def component_needs(stage: Stage) -> dict[str, frozenset[Need]]:
 def bind(recipe: Recipe, model: nn.Module) -> Plan:
     """Check a recipe against a model; raises UnsupportedModelError or BindingError (every problem at once)."""
     parts = locate(model)
+    kinds = layer_kinds(parts)
     problems: list[str] = []
     captures: dict[int, dict[Need, int]] = defaultdict(dict)
     vision: set[Need] = set()
     bound: list[BoundStage] = []
     if problem := check_implementation(parts.language_model.config, "language model"):
         problems.append(problem)
-    devices = {str(parameter.device) for layer in parts.layers for parameter in layer.parameters()}
+    devices = sorted({str(parameter.device) for parameter in model.parameters()})
     if len(devices) > 1:
+        offloaded = " (meta: offloaded to the CPU or to disk)" if "meta" in devices else ""
         problems.append(
-            f"its decoder layers lie on several devices ({', '.join(sorted(devices))}), which the hooks cannot follow "
-            f"yet; load it on one device"
+            f"its parameters lie on several devices ({', '.join(devices)}){offloaded}; that pruning follows a model "
+            f"from device to device was never verified, so it is refused. Load the model on one device, for instance "
+            f"with device_map={{'': 0}}, in bfloat16 or quantised if it does not fit"
         )
     for index, stage in enumerate(recipe.stages):
         where = f"stages[{index}]"
+        inside = stage.site.is_tower
+        if inside and (problem := tower_faults.no_tower_site(stage, parts)):
+            problems.append(f"{where}: {problem}")
+            continue
         try:
-            layers = stage.site.layers(parts.depth)
+            layers = stage.site.layers(len(parts.vision_layers) if inside else parts.depth)
         except ValueError as error:
             problems.append(f"{where}: {error}")
             continue
+        flash = "flash" in implementation(parts.language_model.config)
+        own = tower_faults.layer_faults(stage, layers, parts) if inside else site_faults(stage, layers, kinds, flash)
+        problems.extend(f"{where}: {fault}" for fault in own)
         lag = 0 if stage.site.kind == "kv" else 1
         source = {layer: layer - lag for layer in layers}
         by_owner = component_needs(stage)
         item = BoundStage(index, stage, layers, source, frozenset().union(*by_owner.values()))
         for owner, needs in by_owner.items():
             for need in sorted(needs, key=str):
-                faults = list(_faults(need, item, parts))
+                faults = list(_faults(need, item, parts, kinds))
+                if inside and not faults:
+                    faults = list(tower_faults.need_faults(need, stage, layers, parts))
                 problems.extend(f"{where}: {owner} needs {need}, but {fault}" for fault in faults)
                 if faults:
                     continue
@@ -134,12 +156,14 @@ def bind(recipe: Recipe, model: nn.Module) -> Plan:
     if problems:
         raise BindingError(problems, recipe.name, type(model).__name__)
     features = any(item.stage.site.kind == "vision" for item in bound)
-    return Plan(recipe, parts, tuple(bound), dict(captures), frozenset(vision), features)
+    return Plan(recipe, parts, tuple(bound), dict(captures), frozenset(vision), features, kinds)
 
 
-def _faults(need: Need, item: BoundStage, parts: Parts) -> Iterator[str]:
+def _faults(need: Need, item: BoundStage, parts: Parts, kinds: tuple[LayerKind, ...]) -> Iterator[str]:
     site, adapter = item.stage.site, parts.adapter
-    if need.kind not in adapter.provides:
+    if need.kind == "vision_attention" and adapter.tower_rows is None:
+        yield from _vision_faults(need, parts)
+    elif need.kind not in adapter.provides:
         yield f"adapter {adapter.name!r} does not provide it; it provides {', '.join(sorted(adapter.provides))}"
     elif need.kind in LANGUAGE and site.is_input:
         yield f"{site} lies before the language model; use a site llm.layers[i] with i >= 1, or llm.layers[i].kv"
@@ -149,6 +173,9 @@ def _faults(need: Need, item: BoundStage, parts: Parts) -> Iterator[str]:
         yield f"layer {need.layer} is out of range; the language model has layers 0 to {parts.depth - 1}"
     elif need.kind in LANGUAGE and need.layer is not None and need.layer > item.source[item.layers[0]]:
         yield f"layer {need.layer} has not run when {site} is reached; the latest is {item.source[item.layers[0]]}"
+    elif need.kind in LANGUAGE and (site.kind != "kv" or need.layer is not None):  # else the site itself is refused
+        sources = dict.fromkeys(item.source[layer] if need.layer is None else need.layer for layer in item.layers)
+        yield from list(filter(None, (attention_fault(source, kinds) for source in sources)))[:1]
     elif need.kind == "text" and site.kind == "vision":
         yield f"text embeddings do not live in the space of {site}; use projector.output or llm.layers[i]"
     elif need.kind == "vision_attention":
@@ -185,7 +212,8 @@ def _conflicts(bound: list[BoundStage]) -> Iterator[str]:
             seen[layer] = item.index
     drops = [item for item in bound if not item.is_kv]
     for earlier, later in pairwise(drops):
-        if later.layers[0] < earlier.layers[-1]:
+        inside = later.is_tower, earlier.is_tower
+        if inside == (True, False) or (inside[0] == inside[1] and later.layers[0] < earlier.layers[-1]):
             yield (
                 f"stages[{later.index}] ({later.stage.site}) starts before stages[{earlier.index}] "
                 f"({earlier.stage.site}) has ended; list the stages in the order in which the model runs"

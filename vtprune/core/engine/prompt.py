@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vtprune.core.adapter import Parts
+from vtprune.core.adapter import Modality, Parts
 from vtprune.core.engine.flow import Flow
 from vtprune.core.engine.vision import VisionLog, layout_of
 from vtprune.core.errors import ComponentError, UnsupportedModeError
@@ -82,6 +82,11 @@ class Prompt:
                 return tensor.shape[0], tensor.shape[1]
         return None
 
+    @property
+    def generating(self) -> bool:
+        """Whether a call to `generate` is under way."""
+        return self._generating is not None
+
     def copies(self, batch: int) -> int:
         """How often each sample stands in the batch (beams, num_return_sequences)."""
         if self._generating is None or batch % self._generating[0]:
@@ -97,9 +102,9 @@ class Prompt:
         self.token_ids = kwargs.get("input_ids", args[0] if args else None)
         self._embeddings, self._mask = kwargs.get("inputs_embeds"), kwargs.get("attention_mask")
 
-    def modalities(self) -> dict[str, Tensor]:
+    def modalities(self) -> dict[Modality, Tensor]:
         """For each modality bool ``[batch, token]``: where its placeholders stand."""
-        found: dict[str, Tensor] = {}
+        found: dict[Modality, Tensor] = {}
         for kind, token in self.parts.placeholder_ids.items():
             if self.token_ids is not None:
                 found[kind] = self.token_ids == token
@@ -173,6 +178,13 @@ def new_flow(prompt: Prompt, vision: VisionLog, embeddings: Tensor, past: int) -
     flow = Flow(batch, length, past, device, is_vision, real, real & in_prompt)
     if not kinds or not bool(is_vision.any()):
         return flow
+    if prompt.generating and (padded := (~real[:, -1]).nonzero().flatten().tolist()):
+        raise UnsupportedModeError(
+            f"samples {padded} of the batch are padded on the right, where `generate` reads the next token: what it "
+            f"would read there stands for no prompt; pad on the left (processor.tokenizer.padding_side = 'left')"
+        )
+    if prompt.parts.adapter.recognised:
+        _require_filled(prompt, embeddings, kinds)
     host = is_vision.cpu()
     positions = [row.nonzero().squeeze(-1) for row in host]
     names = _names({kind: mask.cpu() for kind, mask in kinds.items()}, positions)
@@ -182,7 +194,22 @@ def new_flow(prompt: Prompt, vision: VisionLog, embeddings: Tensor, past: int) -
     return flow
 
 
-def _names(kinds: dict[str, Tensor], positions: list[Tensor]) -> list[list[str]]:
+def _require_filled(prompt: Prompt, embeddings: Tensor, kinds: dict[Modality, Tensor]) -> None:
+    """A model recognised by its structure must have put vision features where its placeholders stand."""
+    table: Any = prompt.parts.model.get_input_embeddings()  # type: ignore[operator]
+    for kind, mask in kinds.items():
+        rows = embeddings[mask]
+        token = torch.tensor(prompt.parts.placeholder_ids[kind], device=table.weight.device)
+        if len(rows) and bool((rows == table(token).to(rows)).all(-1).any()):
+            raise UnsupportedModeError(
+                f"an {kind} placeholder of {type(prompt.parts.model).__name__} (id {int(token)}) still carries the "
+                f"placeholder's own embedding where the language model begins: its vision features enter in some other "
+                f"way, such as cross-attention, so dropping the token would not drop them; write an adapter, or leave "
+                f"this model unpruned"
+            )
+
+
+def _names(kinds: dict[Modality, Tensor], positions: list[Tensor]) -> list[list[str]]:
     """For each sample the modality of every vision token."""
     rows = []
     for sample, at in enumerate(positions):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from vtprune.core.engine.cost import CostModel
 from vtprune.core.engine.decide import Choice
 from vtprune.core.engine.flow import Flow
+from vtprune.core.engine.layers import store_of
 from vtprune.core.engine.plan import BoundStage, Plan
 from vtprune.core.report import Event, Report
 
@@ -32,7 +33,7 @@ class Recorder:
         self._clock_waits = next(plan.parts.language_model.parameters()).is_cuda
         self.reports: deque[Report] = deque(maxlen=HISTORY)
         self._copies = 1
-        self._widths: list[tuple[int, int]] = []
+        self._widths: list[tuple[int, int, int]] = []
         self._part = "prefill"
 
     @property
@@ -40,29 +41,32 @@ class Recorder:
         """The report of the latest prompt."""
         return self.reports[-1] if self.reports else None
 
-    def start(self, flow: Flow, copies: int, vision_flops: int) -> None:
-        """A prompt with vision tokens came in. Only one of the ``copies`` of a sample (beams) is reported."""
+    def start(
+        self, flow: Flow, copies: int, vision_flops: int, vision_flops_full: int, seconds: Mapping[int, float]
+    ) -> None:
+        """A prompt with vision tokens came in. Only one of the ``copies`` of a sample (beams) is reported. seconds:
+        what stages inside the vision tower have taken already."""
         self._copies = copies
         samples = range(0, flow.batch, copies)
         prompt = flow.prompt.sum(1).tolist()
-        vision = {"vision": vision_flops}
+        vision = {"vision": vision_flops, "vision_full": vision_flops_full}
         self.reports.append(
             Report(
                 recipe=self.plan.recipe,
                 family=self.plan.parts.adapter.name,
                 model=type(self.plan.parts.model).__name__,
                 depth=self.plan.parts.depth,
-                kv_heads=self.plan.parts.heads[1],
+                kv_heads=max(kind.kv_heads for kind in self.plan.kinds),
                 layouts=[flow.layouts[sample] for sample in samples],
                 text_tokens=[prompt[sample] - flow.layouts[sample].vision for sample in samples],
                 events=[],
-                stage_seconds=[0.0] * len(self.plan.stages),
+                stage_seconds=[seconds.get(stage, 0.0) for stage in range(len(self.plan.stages))],
                 vision_tokens=[],
                 kv_tokens=[],
                 kv_bytes=0,
                 kv_bytes_full=0,
                 flops=vision_flops,
-                flops_full=vision_flops,
+                flops_full=vision_flops_full,
                 flops_parts={**vision, "prefill": 0, "prefill_full": 0, "decode": 0, "decode_full": 0},
                 new_tokens=0,
                 versions=dict(self._versions),
@@ -95,10 +99,12 @@ class Recorder:
 
     def layer(self, flow: Flow, layer: int, stored: int) -> None:
         """A decoder layer is about to compute part of a prompt: ``flow.width`` queries on that many keys and
-        ``stored`` earlier ones."""
+        ``stored`` earlier ones. A layer that shares an earlier layer's keys sees as many as that one did."""
         if layer == 0:
             self._widths = []
-        self._widths.append((flow.width, flow.width + stored))
+        kind = self.plan.kinds[layer]
+        keys = self._widths[kind.producer][1] if kind.shares and kind.producer is not None else flow.width + stored
+        self._widths.append((flow.width, keys, flow.length - flow.first))
 
     def head(self, rows: int) -> None:
         """The output head is about to see ``rows`` rows."""
@@ -110,12 +116,16 @@ class Recorder:
         report, depth = self.report, len(self.cost.layers)
         if report is None or (flow.prunable and len(self._widths) != depth):
             return
-        done = full = flow.batch * self.cost.even(flow.length, flow.past + flow.length)
+        kinds, total = self.plan.kinds, flow.past + flow.length
+        done = full = flow.batch * self.cost.even(flow.length, total)
+        stores = [store_of(cache, kind) for kind in kinds]
         if flow.prunable:
-            queries, keys = zip(*self._widths, strict=True)
+            queries, keys, unpruned = zip(*self._widths, strict=True)
             done = flow.batch * self.cost.forward(queries, keys, logits=0)
-        elif any(not layer.untouched for layer in cache.layers):
-            stored = [layer.stored for layer in cache.layers]
+            if flow.first:
+                full = flow.batch * self.cost.forward(unpruned, [total] * depth, logits=0)
+        elif any(store is not None and not store.untouched for store in stores):
+            stored = [0 if store is None else store.stored for store in stores]
             done = flow.batch * self.cost.forward([flow.length] * depth, stored, logits=0)
         self._part = "prefill" if flow.prunable else "decode"
         self._add(self._part, done, full)
@@ -123,23 +133,24 @@ class Recorder:
             report.new_tokens += 1
             return
         report.vision_tokens = [list(flow.entering[sample]) for sample in range(0, flow.batch, self._copies)]
-        total = flow.past + flow.length
         # A sliding layer forgets what lies before its window, pruned or not.
-        first = [0] * depth if cache is None else [layer.offset for layer in cache.layers]
+        first = [0 if store is None else store.offset for store in stores]
         report.kv_tokens = self._cached(report, flow.past, first)
         if cache is not None:
-            report.kv_bytes = sum(layer.nbytes for layer in cache.layers)
+            own = [store for store, kind in zip(stores, kinds, strict=True) if kind.has_cache]
+            report.kv_bytes = sum(store.nbytes for store in own if store is not None)
             report.kv_bytes_full = flow.batch * self.cost.kv_bytes([total - start for start in first])
 
     def _cached(self, report: Report, past: int, first: list[int]) -> list[list[list[int]]]:
         """``[sample][layer][kv_head]``: vision tokens that were not pruned and stand at ``first[layer]`` or later."""
-        heads, depth = self.plan.parts.heads[1], len(first)
+        heads, depth = [kind.kv_heads if kind.has_cache else 0 for kind in self.plan.kinds], len(first)
         cached = []
         for sample, layout in enumerate(report.layouts):
             kept: list[tuple[Tensor, ...]] = [(torch.arange(layout.vision),)] * depth
             for event in report.events:
                 if event.sample == sample and not self.plan.stages[event.stage].is_kv:
-                    kept[event.layer :] = [event.kept] * (depth - event.layer)
+                    entry = 0 if self.plan.stages[event.stage].is_tower else event.layer
+                    kept[entry:] = [event.kept] * (depth - entry)
             for event in report.events:
                 if event.sample == sample and self.plan.stages[event.stage].is_kv:
                     kept[event.layer] = event.kept
@@ -148,7 +159,7 @@ class Recorder:
                 [int((at[tokens] >= start).sum()) if start else len(tokens) for tokens in rows]
                 for rows, start in zip(kept, first, strict=True)
             ]
-            cached.append([row if len(row) > 1 else row * heads for row in counts])
+            cached.append([row if len(row) > 1 else row * n for row, n in zip(counts, heads, strict=True)])
         return cached
 
     def _add(self, part: str, done: int, full: int) -> None:

@@ -38,7 +38,7 @@ def received_rows(
     cls_row: int | None,
 ) -> Tensor:
     """Attention of a vision layer, float32 ``[batch, head, key]``: the CLS row, or what each key receives on average
-    from the rows that may see it (all but the CLS row)."""
+    from the rows that may see it (all but the CLS row, and padding, which no row sees)."""
     batch, length = query.shape[0], query.shape[2]
     if which == "cls":
         rows = torch.full((batch, 1), cls_row or 0, device=query.device)
@@ -46,16 +46,20 @@ def received_rows(
         rows = torch.arange(length, device=query.device).expand(batch, -1)
         if cls_row is not None:
             rows = rows[:, rows[0] != cls_row]
-    weights = torch.full(rows.shape, 1 / rows.shape[1], device=query.device)
+    counted = torch.ones_like(rows, dtype=torch.bool)
+    allowed = None
+    if which == "received" and mask is not None and mask.dim() == 4:
+        allowed = (mask if mask.dtype == torch.bool else mask == 0).expand(batch, -1, -1, -1)
+        counted = allowed.any(2).any(1).gather(1, rows)
+    weights = counted / counted.sum(1, keepdim=True).clamp(min=1)
     causal = is_causal(module, kwargs) and mask is None
     with torch.no_grad():
         scaling = kwargs.get("scaling")
         found = attention_rows(query, key, mask, rows, weights, scaling=scaling, causal=causal)
-        if which == "received" and mask is not None and mask.dim() == 4:
-            allowed = mask if mask.dtype == torch.bool else mask == 0
-            index = rows[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])
-            seen = allowed.expand(batch, -1, -1, -1).gather(2, index).sum(2)
-            found = found * (rows.shape[1] / seen.clamp(min=1))
+        if allowed is not None:
+            index = rows[:, None, :, None].expand(-1, allowed.shape[1], -1, allowed.shape[3])
+            seen = (allowed.gather(2, index) & counted[:, None, :, None]).sum(2)
+            found = found * (counted.sum(1)[:, None, None] / seen.clamp(min=1))
     return found
 
 
@@ -63,7 +67,7 @@ def mean_rows(calls: Sequence[Tensor], rows: Tensor) -> Tensor:
     """float32 ``[head, vision]``: the mean over the rows that make up a token.
 
     calls: ``[batch, head, key]`` of every kernel call of one vision layer; rows: int64 ``[vision, unit]``. A separator
-    (rows of -1) gets the mean of the tokens that have patches.
+    (rows of -1) gets the mean of the tokens that have patches, which must be rows of the same image.
     """
     sequence = torch.cat([rearrange(call, "batch head key -> head (batch key)") for call in calls], dim=-1)
     rows = rows.to(sequence.device)

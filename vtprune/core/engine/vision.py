@@ -9,12 +9,13 @@ fills.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from inspect import Parameter, signature
-from typing import Any, get_args
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,26 @@ from torch import Tensor, nn
 from vtprune.core.adapter import Modality, Parts, VisionCall, VisionInput
 from vtprune.core.engine.attention import Tap
 from vtprune.core.engine.cost import module_flops_per_token, vision_flops
+from vtprune.core.engine.deepstack import repeated
 from vtprune.core.engine.replacing import replaced
 from vtprune.core.engine.tower import mean_rows, received_rows, returned_features, tokens_of
 from vtprune.core.errors import UnsupportedModeError, UnsupportedModelError
 from vtprune.core.layout import SampleLayout, Segment
 from vtprune.core.signals import Need
+
+if TYPE_CHECKING:
+    from vtprune.core.engine.tower_stage import TowerCall, TowerStages
+
+
+@dataclass(frozen=True)
+class TowerEvent:
+    """What a stage inside the tower kept of one image: int64 CPU ``[vision]``, counted among the image's tokens."""
+
+    stage: int
+    layer: int
+    requested: tuple[int, ...]
+    kept: Tensor
+    diagnostics: Mapping[str, float]
 
 
 @dataclass
@@ -35,6 +51,8 @@ class ImageRecord:
 
     features: float ``[vision, unit, dim]``, what the projector was given; attention: float32 ``[head, vision]``.
     separators: bool ``[vision]``, tokens that stand for no patch, where the family has a map that tells.
+    events: what stages inside the tower did; sizes: float32 CPU ``[vision]``, how many tokens each one stands for, if
+    they merged any.
     """
 
     image: VisionInput
@@ -43,9 +61,22 @@ class ImageRecord:
     features: Tensor | None = None
     attention: dict[Need, Tensor] = field(default_factory=dict)
     separators: Tensor | None = None
+    events: list[TowerEvent] = field(default_factory=list)
+    sizes: Tensor | None = None
+
+    @property
+    def alive(self) -> Tensor:
+        """int64 CPU ``[vision]``: the tokens that left the tower."""
+        return self.events[-1].kept if self.events else torch.arange(self.image.tokens)
 
     def digest(self) -> bytes:
         """A hash of the image's pixels."""
+        if self.image.pixels is None:
+            raise UnsupportedModeError(
+                f"which pixels are an {self.modality}'s own is unknown for this model, so a component that reads "
+                f"sample_seed (the scorer random does) would depend on the batch; use another scorer, or write an "
+                f"adapter whose images() gives the pixels (docs/adapters.md)"
+            )
         pixels = self.image.pixels.detach().contiguous().cpu()
         return hashlib.sha256(pixels.view(torch.uint8).numpy().tobytes()).digest()
 
@@ -58,11 +89,27 @@ class _Open:
     attention: dict[Need, list[Tensor]]
     projected: list[Tensor] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
+    inside: TowerCall | None = None
 
     def repeat(self, index: Sequence[int]) -> None:
         """Count images as often as they were asked for: what a sample costs does not depend on who shares it."""
         if self.lengths:
             self.lengths = [self.lengths[image % len(self.lengths)] for image in index]
+        if self.inside is not None:
+            self.inside.repeat(index)
+
+
+def note_attention(
+    records: Sequence[ImageRecord], rows: Sequence[Tensor], attention: Mapping[Need, Sequence[Tensor]]
+) -> None:
+    """Give each image its tokens' attention. rows: as `Adapter.tower_rows` tells them; attention: of each need, what
+    the calls of its vision layer were read to be. Crops of an image are read together, for their separators' sake."""
+    for _, group in groupby(zip(records, rows, strict=True), key=lambda pair: pair[0].image.image):
+        crops, maps = zip(*group, strict=True)
+        for need, layers in attention.items():
+            found = mean_rows(layers, torch.cat(maps)).split([len(own) for own in maps], dim=1)
+            for record, own, its in zip(crops, maps, found, strict=True):
+                record.separators, record.attention[need] = (own < 0).any(1), its
 
 
 class VisionLog:
@@ -73,15 +120,17 @@ class VisionLog:
         self.parts, self.needs, self.wants_features = parts, needs, features
         self.share_images = False
         self.records: list[ImageRecord] = []
-        self.flops = 0
-        self._flops: dict[tuple[int, tuple[tuple[int, ...], ...]], int] = {}
+        self.stages: TowerStages | None = None
+        self.stage_seconds: dict[int, float] = {}
+        self.flops = self.flops_full = 0
+        self._flops: dict[tuple[int, int, tuple[tuple[int, ...], ...]], int] = {}
         self._used = False
         self._calls = 0
         self._open: _Open | None = None
 
     def clear(self) -> None:
         """Let go of every image."""
-        self.records, self.flops, self._used = [], 0, False
+        self._forget()
         self._open = None
 
     # -- hooks ---------------------------------------------------------------------------------------------------------
@@ -96,9 +145,12 @@ class VisionLog:
                 if hasattr(base, name):
                     stack.enter_context(replaced(base, name, self._watched(modality, getattr(base, name))))
             if self.wants_features and self.parts.projector is not None:
-                stack.callback(self.parts.projector.register_forward_pre_hook(self._projector_starts).remove)
-            for layer in self.parts.vision_layers[:1]:
+                hook = self.parts.projector.register_forward_pre_hook(self._projector_starts, with_kwargs=True)
+                stack.callback(hook.remove)
+            for layer in (*self.parts.vision_layers[:1], *self.parts.video_layers[:1]):
                 stack.callback(layer.register_forward_pre_hook(self._layer_starts, with_kwargs=True).remove)
+            if self.stages is not None:
+                stack.enter_context(self.stages.watching(lambda: None if self._open is None else self._open.inside))
             yield
 
     def generate_starts(self) -> None:
@@ -111,7 +163,9 @@ class VisionLog:
             self._forget()
 
     def _forget(self) -> None:
-        self.records, self.flops, self._used = [], 0, False
+        self.records, self._used = [], False
+        self.flops = self.flops_full = 0
+        self.stage_seconds = {}
 
     def _watched(self, modality: Modality, original: Callable[..., Any]) -> Callable[..., Any]:
         parameters = signature(original)
@@ -131,6 +185,8 @@ class VisionLog:
             if self.share_images and unique is not None:
                 arguments, index = unique(self.parts.model, modality, arguments)
             self._open = seen = _Open({need: [] for need in self.needs})
+            if self.stages is not None:
+                seen.inside = self.stages.opened(modality, arguments, seen.attention)
             try:
                 output = original(**arguments)
             finally:
@@ -139,12 +195,22 @@ class VisionLog:
             made = self._recorded(call, seen)
             if index is not None:
                 features = [call.features[image] for image in index]
-                made = [record for image in index for record in made if record.image.image == image]
+                made = [
+                    replace(record, image=replace(record.image, image=place))
+                    for place, image in enumerate(index)
+                    for record in made
+                    if record.image.image == image
+                ]
                 seen.repeat(index)
-                output.pooler_output = features
+                raw = output.pooler_output  # the model's forward expects a tensor back where there was one
+                output.pooler_output = raw[index] if isinstance(raw, Tensor) and raw.dim() == 3 else features
+                repeated(output, [len(image) for image in call.features], index)
                 call = VisionCall(modality, asked, output, tuple(features))
             self.records.extend(made)
-            self.flops += self._count(call, [record.image for record in made], seen)
+            images = [record.image for record in made]
+            full = self._count(call, images, seen.lengths)
+            self.flops_full += full
+            self.flops += full if seen.inside is None else self._count(call, images, seen.lengths, seen.inside)
             return output
 
         return encode
@@ -155,34 +221,43 @@ class VisionLog:
         adapter, model = parts.adapter, parts.model
         images = adapter.images(model, call)
         made, declared = sum(map(len, call.features)), sum(image.tokens for image in images)
-        if made != declared:
+        # Some append lone separators after the call: up to transformers 5.17 LLaVA-OneVision does so with videos.
+        lone = sum(image.tokens for image in images if image.row_ends and image.grid and image.grid[2] == 1)
+        if made not in (declared, declared - lone):
             raise UnsupportedModelError(
                 f"{type(model).__name__} made {made} vision tokens of its {call.modality}s, but adapter "
                 f"{adapter.name!r} accounts for {declared}; the installed transformers may lay them out differently"
             )
-        records = [ImageRecord(image, call.modality, self._calls) for image in images]
+        if seen.inside is None:
+            records = [ImageRecord(image, call.modality, self._calls) for image in images]
+        else:
+            records = seen.inside.finished(images, self._calls)
+            for stage, seconds in seen.inside.seconds.items():
+                self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
         if seen.attention and adapter.tower_rows is not None:
-            for record, rows in zip(records, adapter.tower_rows(model, call, images), strict=True):
-                record.separators = (rows < 0).any(1)
-                for need, layers in seen.attention.items():
-                    record.attention[need] = mean_rows(layers, rows)
+            note_attention(records, adapter.tower_rows(model, call, images), seen.attention)
         if seen.projected and adapter.projector_rows is not None:
             for record, rows in zip(records, adapter.projector_rows(model, call, images), strict=True):
                 record.separators = (rows < 0).any(1)
                 record.features = tokens_of(seen.projected, rows)
         return records
 
-    def _count(self, call: VisionCall, images: Sequence[VisionInput], seen: _Open) -> int:
+    def _count(
+        self, call: VisionCall, images: Sequence[VisionInput], entered: list[int], inside: TowerCall | None = None
+    ) -> int:
+        """FLOPs of a call. entered: lengths of the sequences that entered the first vision layer; inside: what stages
+        have left of them."""
         parts = self.parts
         windows = parts.adapter.windows
+        lengths = [entered] * len(parts.vision_layers)
         if windows is not None:
             lengths = windows(parts.model, call, images)
-        else:
-            lengths = [seen.lengths] * len(parts.vision_layers)
+        patches = sum(lengths[0]) if lengths else 0
+        if inside is not None:
+            lengths = inside.over(lengths)
         units = sum(image.tokens for image in images)
-        shape = (units, tuple(map(tuple, lengths)))
+        shape = (units, patches, tuple(map(tuple, lengths)))
         if shape not in self._flops:
-            patches = sum(lengths[0]) if lengths else 0
             apart = parts.per_token
             tower = vision_flops(parts.vision_tower, parts.vision_layers, patches, lengths, exclude=apart)
             self._flops[shape] = tower + sum(units * module_flops_per_token(module) for module in apart)
@@ -194,10 +269,10 @@ class VisionLog:
             batch = 1 if hidden.dim() == 2 else hidden.shape[0]
             self._open.lengths += [hidden.shape[-2]] * batch
 
-    def _projector_starts(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def _projector_starts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Merged features that the engine itself sends through the projector come outside any call."""
         if self._open is not None:
-            self._open.projected.append(args[0])
+            self._open.projected.append(next(iter((*args, *kwargs.values()))))
 
     def tap(self, wanted: Sequence[Need], cls_row: int | None) -> Tap:
         """The attention tap of one vision layer."""
@@ -207,9 +282,11 @@ class VisionLog:
         ) -> None:
             if self._open is not None:
                 for need in wanted:
-                    self._open.attention[need].append(
-                        received_rows(module, query, key, mask, kwargs, need.query or "received", cls_row)
-                    )
+                    found = received_rows(module, query, key, mask, kwargs, need.query or "received", cls_row)
+                    if self._open.inside is None:
+                        self._open.attention[need].append(found)
+                    else:
+                        self._open.inside.keys.collect(need, found)
 
         return see
 
@@ -238,7 +315,14 @@ class VisionLog:
         for tokens in modalities[::copies]:
             row, at = [], 0
             while at < len(tokens):
-                row.append(queues[tokens[at]].pop(0))
+                queue = queues[tokens[at]]
+                if not queue or queue[0].image.tokens > len(tokens) - at:
+                    left = f"the next {tokens[at]} has {queue[0].image.tokens}" if queue else f"no {tokens[at]} is left"
+                    raise UnsupportedModeError(
+                        f"sample {len(rows)} has {len(tokens) - at} more vision tokens, but {left}: the images of this "
+                        f"batch do not end where its samples do"
+                    )
+                row.append(queue.pop(0))
                 at += row[-1].image.tokens
             rows.append(row)
         return [row for row in rows for _ in range(copies)]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 
-import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from vtprune.testing.models.patches import Layout, whole_video
 from vtprune.testing.models.tiny import (
     IMAGE,
     VIDEO,
@@ -15,15 +14,9 @@ from vtprune.testing.models.tiny import (
     VISION_START,
     Attention,
     Grid,
-    Inputs,
-    Side,
     Tiny,
     build,
-    draw,
-    pad_rows,
     text_config,
-    token_row,
-    vision_mask,
 )
 
 QWEN_PATCH, QWEN_TEMPORAL, QWEN_MERGE = 4, 2, 2
@@ -55,33 +48,5 @@ def tiny_qwen2_5_vl(attn: Attention = "sdpa", layers: int = 4, *, vision_layers:
         vision_start_token_id=VISION_START,
         vision_end_token_id=VISION_END,
     )
-    return Tiny(f"qwen2_5_vl-{attn}", build(Qwen2_5_VLForConditionalGeneration, config, attn), _qwen_inputs)
-
-
-def _qwen_inputs(
-    images: Sequence[int] = (1,),
-    grids: Sequence[Grid] | None = None,
-    seed: int = 0,
-    side: Side = "left",
-    text: tuple[int, int] = (2, 6),
-) -> Inputs:
-    if grids is not None and len(grids) != sum(images):
-        raise ValueError(
-            f"got {len(grids)} grids for {sum(images)} images (images={tuple(images)}); give one grid per image"
-        )
-    rows, pixels = [], []
-    used: list[Grid] = []
-    for sample, count in enumerate(images):
-        generator = torch.Generator().manual_seed(seed + sample)
-        drawn = [QWEN_GRIDS[draw(0, len(QWEN_GRIDS) - 1, generator)] for _ in range(count)]
-        own = drawn if grids is None else list(grids[len(used) : len(used) + count])
-        rows.append(token_row([t * h * w // QWEN_MERGE**2 for t, h, w in own], text, generator, wrap=True))
-        patches = sum(t * h * w for t, h, w in own)
-        pixels.append(torch.randn(patches, 3 * QWEN_TEMPORAL * QWEN_PATCH**2, generator=generator))
-        used += own
-    inputs = pad_rows(rows, side)
-    inputs["mm_token_type_ids"] = vision_mask(inputs).long()
-    if used:
-        inputs["pixel_values"] = torch.cat(pixels)
-        inputs["image_grid_thw"] = torch.tensor(used)
-    return inputs
+    layout = Layout(QWEN_PATCH, QWEN_TEMPORAL, QWEN_MERGE, QWEN_GRIDS, whole_video)
+    return Tiny(f"qwen2_5_vl-{attn}", build(Qwen2_5_VLForConditionalGeneration, config, attn), layout.make_inputs)

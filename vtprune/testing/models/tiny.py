@@ -41,7 +41,8 @@ class Tiny:
     - `side`: where the padding goes, "left" or "right".
     - `text`: least and greatest number of text tokens in each run before, between and after the images.
 
-    Families may take more: `grids` of Qwen-VL, (t, h, w) in patches for each image of the batch in order.
+    Families may take more: `grids` of Qwen-VL and GLM-V, (t, h, w) in patches for each image of the batch in order, and
+    `videos`, how many videos each sample holds, with `video_grids`.
     """
 
     name: str
@@ -50,8 +51,8 @@ class Tiny:
 
 
 def vision_mask(inputs: Inputs) -> Tensor:
-    """True where the prompt holds a vision token: bool `[batch, token]`."""
-    return inputs["input_ids"] == IMAGE
+    """True where the prompt holds a vision token, of an image or a video: bool `[batch, token]`."""
+    return (inputs["input_ids"] == IMAGE) | (inputs["input_ids"] == VIDEO)
 
 
 def text_config(layers: int) -> dict[str, Any]:
@@ -74,6 +75,7 @@ def text_config(layers: int) -> dict[str, Any]:
 def build(model_class: type[PreTrainedModel], config: Any, attn: Attention) -> PreTrainedModel:
     """A model with sharpened weights from a fixed seed, in float32 and evaluation mode, without gradients."""
     with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # newline tokens and the like keep what they are initialised with
         model = model_class(config).eval().float()
     model.set_attn_implementation(attn)
     model.generation_config.eos_token_id = None
@@ -105,10 +107,19 @@ def _sharpen(model: PreTrainedModel) -> None:
             parameter.normal_(0.0, 1.0, generator=generator)
         elif parameter.dim() >= 2:
             gain = QUERY_KEY_GAIN if any(part in name for part in ("q_proj", "k_proj", "qkv")) else 1.0
-            parameter.normal_(0.0, gain / math.sqrt(parameter[0].numel()), generator=generator)
+            one = parameter[0, 0] if "experts" in name and parameter.dim() == 3 else parameter[0]
+            parameter.normal_(0.0, gain / math.sqrt(one.numel()), generator=generator)
     output = model.get_output_embeddings().weight
     output *= OUTPUT_GAIN
     output[[PAD, *range(TEXT_IDS[1], VOCABULARY)]] = 0.0  # special tokens are hardly ever generated
+
+
+@torch.no_grad()
+def weigh_norms(model: PreTrainedModel, norm: str, weight: float) -> None:
+    """Set the weight of every norm of that name in the decoder, which replaces the gain of the projection before it."""
+    for name, parameter in model.get_decoder().named_parameters():
+        if name.endswith(f"{norm}.weight"):
+            parameter.fill_(weight)
 
 
 def draw(low: int, high: int, generator: torch.Generator) -> int:

@@ -1,0 +1,37 @@
+"""GLM-4.1V (arXiv 2507.01006), GLM-4.5V, GLM-4.6V and GLM-OCR: a strided convolution and a merger after the tower.
+
+The convolution makes one row of four patches, so `vision.output` has one row per token, while the tower's layers have
+four. The frames of a video are images between video tokens, each followed by its timestamp; they use the images'
+placeholder, so a call cannot hold both images and videos. With beams, transformers 5.23 gives the copies of a sample
+one another's images where it has several, and fails on videos; neither has to do with pruning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vtprune.adapters.qwen_like import packed, split
+from vtprune.core.adapter import VisionCall, VisionInput
+
+
+def _merger_rows(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> list[Tensor]:
+    return split(torch.arange(sum(image.tokens for image in images))[:, None], images)
+
+
+ADAPTER = packed(
+    name="glm4v",
+    summary="GLM-4.1V, GLM-4.5V, GLM-4.6V and GLM-OCR",
+    architectures=(
+        "Glm4vForConditionalGeneration",
+        "Glm4vMoeForConditionalGeneration",
+        "Glm46VForConditionalGeneration",
+        "GlmOcrForConditionalGeneration",
+    ),
+    placeholders={"image": "image_token_id"},
+    projector_rows=_merger_rows,
+    mergers=("visual.downsample",),
+)
