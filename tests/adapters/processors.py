@@ -1,0 +1,252 @@
+"""The processors of transformers, built without a download, in the sizes of the tiny models.
+
+Each family's own image processor (its PIL backend) and processor class, and a small tokenizer that holds the family's
+special tokens at the ids of the tiny models. A processor that owns a video processor cannot be made without
+torchvision; a subclass that lets the video processor be absent still does everything it does to images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Literal, NamedTuple
+
+import transformers
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from transformers.image_processing_utils import select_best_resolution
+
+from vtprune.testbed import photo
+from vtprune.testing.models.tiny import IMAGE, PAD, VIDEO, VISION_END, VISION_START, VOCABULARY
+
+UNKNOWN, BOS = 1, 2
+WORDS = "what animal is this ? which cup looks like that one please".split()
+How = Literal["whole", "images", "none"]
+"""Whether a processor works without torchvision: as it is; once nobody asks for its video processor; not at all."""
+
+
+class Piece(NamedTuple):
+    """One rectangle of tokens: its grid, and which part of the picture it shows (top, left, height, width in shares).
+
+    newlines: whether its last column stands for no part of the picture.
+    """
+
+    grid: tuple[int, int, int] | None
+    tokens: int
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    newlines: bool = False
+
+
+@dataclass(frozen=True)
+class Real:
+    """How to build the processor of one tiny model.
+
+    processor, images: class names in transformers; options, image_options: their arguments.
+    specials: special tokens and their ids; named: those that the processor looks up as attributes of its tokenizer.
+    mark: what stands for an image in a prompt. pieces: the rectangles that the image processor cuts a picture into.
+    fails, failed: why it does not work without torchvision, with transformers 5.23 and before; None where it works.
+    how, how_before: how far one gets then.
+    wide: whether pictures of other shapes than squares are tried. most: images that a sample may have.
+    """
+
+    processor: str
+    images: str
+    image_options: Mapping[str, Any]
+    pieces: Callable[[Any, Image.Image], list[Piece]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    specials: Mapping[str, int] = field(default_factory=lambda: {"<image>": IMAGE, "<video>": VIDEO})
+    named: Mapping[str, str] = field(default_factory=dict)
+    mark: str = "<image>"
+    fails: str | None = None
+    how: How = "whole"
+    fails_before: str | None = None
+    how_before: How | None = None
+    call: Mapping[str, Any] = field(default_factory=dict)
+    video: str = ""
+    nested: bool = False
+    wide: bool = True
+
+    @property
+    def reason(self) -> str | None:
+        """Why the processor class cannot be made with the installed transformers; None if it can."""
+        return self.fails if is_new() or self.how_before is None else self.fails_before
+
+    @property
+    def status(self) -> How:
+        """How far one gets with the installed transformers."""
+        return self.how if is_new() or self.how_before is None else self.how_before
+
+
+def is_new() -> bool:
+    """Whether the installed transformers is 5.23 or later: the tables hold two states."""
+    return tuple(map(int, version("transformers").split(".")[:2])) >= (5, 23)
+
+
+@cache
+def tokenizer(specials: tuple[tuple[str, int], ...], named: tuple[tuple[str, str], ...]) -> PreTrainedTokenizerFast:
+    """One word, one token; ids that nobody uses hold words that nobody writes, so that added tokens come after them."""
+    taken = {"<pad>": PAD, "<unk>": UNKNOWN, "<bos>": BOS, **dict(specials)}
+    words = iter([*WORDS, *(f"word{number}" for number in range(VOCABULARY))])
+    free = [index for index in range(VOCABULARY) if index not in taken.values()]
+    vocabulary = taken | {next(words): index for index in free}
+    model = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    model.pre_tokenizer = pre_tokenizers.Whitespace()
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=model,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<bos>",
+        padding_side="left",
+        extra_special_tokens=dict(named),
+    )
+    made.add_tokens(list(dict(specials)), special_tokens=True)
+    return made
+
+
+def image_processor(real: Real) -> Any:
+    """The family's image processor; raises whatever transformers raises."""
+    return getattr(transformers, real.images)(**real.image_options)
+
+
+def build(real: Real, without_video: bool = False) -> Any:
+    """The family's processor; raises whatever transformers raises."""
+    own = getattr(transformers, real.processor)
+    parts: dict[str, Any] = {
+        "image_processor": image_processor(real),
+        "tokenizer": tokenizer(tuple(real.specials.items()), tuple(real.named.items())),
+    }
+    if "feature_extractor" in own.get_attributes():
+        parts["feature_extractor"] = transformers.WhisperFeatureExtractor()
+    if "video_processor" in own.get_attributes():
+        if without_video:
+            own, parts["video_processor"] = images_only(own), None
+        else:
+            parts["video_processor"] = getattr(transformers, real.video or real.processor.replace("Processor", "VideoProcessor"))()
+    return own(**parts, **real.options)
+
+
+def images_only(own: type) -> type:
+    """The processor class with one difference: it may be made without its video processor."""
+
+    class ImagesOnly(own):  # type: ignore[misc, valid-type]
+        def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+            if argument_name == "video_processor" and argument is None:
+                return None
+            return super().check_argument_for_proper_class(argument_name, argument)
+
+    return ImagesOnly
+
+
+def picture(shape: str = "square", name: str = "coffee") -> Image.Image:
+    """A photograph, or the upper half or the left half of it."""
+    whole = photo(name)
+    width, height = whole.size
+    edges = {"square": (width, height), "wide": (width, height // 2), "tall": (width // 2, height)}
+    return whole.crop((0, 0, *edges[shape]))
+
+
+def prompts(real: Real, counts: Sequence[int]) -> list[str]:
+    """One prompt per sample, with so many images; those of PaliGemma stand before the text."""
+    if real.processor == "PaliGemmaProcessor":
+        return [real.mark * count + "which one is that ?" for count in counts]
+    return [f"what animal is {' or '.join(['this ' + real.mark] * count)} ?" for count in counts]
+
+
+def square(side: int) -> Callable[[Any, Image.Image], list[Piece]]:
+    return lambda images, image: [Piece((1, side, side), side * side)]
+
+
+def unordered(count: int) -> Callable[[Any, Image.Image], list[Piece]]:
+    return lambda images, image: [Piece(None, count)]
+
+
+def _crops(side: int, rows: int, columns: int) -> list[Piece]:
+    """Crops row by row."""
+    height, width = 1 / rows, 1 / columns
+    return [
+        Piece((1, side, side), side * side, (row * height, column * width, height, width))
+        for row in range(rows)
+        for column in range(columns)
+    ]
+
+
+def thw(merge: int) -> Callable[[Any, Image.Image], list[Piece]]:
+    def pieces(images: Any, image: Image.Image) -> list[Piece]:
+        t, h, w = images(image, return_tensors="pt")["image_grid_thw"][0].tolist()
+        return [Piece((t, h // merge, w // merge), t * h * w // merge**2)]
+
+    return pieces
+
+
+def pixels(span: int) -> Callable[[Any, Image.Image], list[Piece]]:
+    def pieces(images: Any, image: Image.Image) -> list[Piece]:
+        height, width = images(image, return_tensors="pt")["image_sizes"][0]
+        rows, columns = int(height) // span, int(width) // span
+        return [Piece((1, rows, columns), rows * columns)]
+
+    return pieces
+
+
+def pooled(pool: int) -> Callable[[Any, Image.Image], list[Piece]]:
+    def pieces(images: Any, image: Image.Image) -> list[Piece]:
+        columns, rows = ((images(image, return_tensors="pt")["image_position_ids"][0].amax(0) + 1) // pool).tolist()
+        return [Piece((1, rows, columns), rows * columns)]
+
+    return pieces
+
+
+def rows_and_columns(side: int) -> Callable[[Any, Image.Image], list[Piece]]:
+    def pieces(images: Any, image: Image.Image) -> list[Piece]:
+        cut = images(image, return_row_col_info=True, return_tensors="pt")
+        rows, columns = cut["rows"][0][0], cut["cols"][0][0]
+        whole = _crops(side, 1, 1)
+        return _crops(side, rows, columns) + whole if rows * columns else whole
+
+    return pieces
+
+
+def covered(side: int) -> Callable[[Any, Image.Image], list[Piece]]:
+    def pieces(images: Any, image: Image.Image) -> list[Piece]:
+        rows, columns = (int(edge) for edge in images(image, return_tensors="pt")["grids"][0])
+        whole = _crops(side, 1, 1)
+        return whole + _crops(side, rows, columns) if rows * columns > 1 else whole
+
+    return pieces
+
+
+def tiled(side: int) -> Callable[[Any, Image.Image], list[Piece]]:
+    """Crops of which the image processor tells the number alone: a square picture was cut into as many rows as columns,
+    a wide one into one row, a tall one into one column. The whole picture comes last."""
+
+    def pieces(images: Any, image: Image.Image) -> list[Piece]:
+        count = int(images(image, return_tensors="pt")["num_patches"][0])
+        width, height = image.size
+        cut = count - 1 if count > 1 else 1
+        rows = round((cut * height / width) ** 0.5)
+        assert rows * (cut // rows) == cut
+        return (_crops(side, rows, cut // rows) if count > 1 else []) + _crops(side, 1, 1)
+
+    return pieces
+
+
+def anyres(tile: int, side: int) -> Callable[[Any, Image.Image], list[Piece]]:
+    """The whole picture, and its tiles put together: as many rows and columns of patches as are not padding."""
+
+    def pieces(images: Any, image: Image.Image) -> list[Piece]:
+        cut = images(image, return_tensors="pt")
+        height, width = (int(edge) for edge in cut["image_sizes"][0])
+        best = select_best_resolution((height, width), images.image_grid_pinpoints)
+        across = [edge // tile * side for edge in best]
+        assert len(cut["pixel_values"][0]) == 1 + best[0] * best[1] // tile**2
+        filled = min(best[0] / height, best[1] / width)
+        rows, columns = (
+            edge - int(edge - share * filled * side / tile) // 2 * 2
+            for edge, share in zip(across, (height, width), strict=True)
+        )
+        whole = Piece((1, side, side), side * side)
+        return [whole, Piece((1, rows, columns + 1), rows * (columns + 1), newlines=True)]
+
+    return pieces
