@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
+from vtprune.cli.adapters import app as adapters_app
 from vtprune.cli.describe import describe_name
 from vtprune.cli.listing import list_names
 from vtprune.cli.run import run_recipe
 from vtprune.cli.study import app as study_app
 from vtprune.cli.testbed import app as testbed_app
 from vtprune.cli.validate import validate_recipe
+from vtprune.cli.verify import verify_families
 
 app = typer.Typer(
     name="vtprune",
@@ -24,6 +26,8 @@ app.command("list")(list_names)
 app.command("describe")(describe_name)
 app.command("validate")(validate_recipe)
 app.command("run")(run_recipe)
+app.command("verify")(verify_families)
+app.add_typer(adapters_app, name="adapters")
 app.add_typer(study_app, name="study")
 app.add_typer(testbed_app, name="testbed")
 

@@ -75,6 +75,7 @@ def _adapter(adapter: Adapter) -> None:
         "vision tower": adapter.vision_tower,
         "vision layers": f"{adapter.vision_layers}, with their attention in {adapter.vision_attention}",
         "projector": adapter.projector,
+        "sites inside the tower": "no" if adapter.tower_depth is None else "vision.layers[I]",
     }
     table = Table(box=None, pad_edge=False, show_header=False)
     for label, value in rows.items():
