@@ -10,6 +10,7 @@ from typing import Any
 from tests.adapters.processors import (
     Real,
     anyres,
+    counted,
     covered,
     pixels,
     pooled,
@@ -19,7 +20,6 @@ from tests.adapters.processors import (
     tiled,
     unordered,
 )
-from vtprune.testing.models.aria import ARIA_SIZES
 from vtprune.testing.models.tiles import PINPOINTS
 from vtprune.testing.models.tiny import IMAGE, VIDEO, VISION_END, VISION_START
 
@@ -36,6 +36,12 @@ def _edge(size: int) -> dict[str, Any]:
     return {"size": {"height": size, "width": size}}
 
 
+def _aria(config: Any) -> None:
+    """Its image processor knows crops of 490 and 980 pixels only."""
+    config.vision_config.image_size, config.vision_config.patch_size = ARIA, 70
+    config.projector_patch_to_query_dict = {(ARIA // 70) ** 2: 10}
+
+
 def _qwen(patch: int = 4, temporal: int = 2, merge: int = 2, most: int = 48 * 48) -> dict[str, Any]:
     limits = {"shortest_edge": 16 * 16, "longest_edge": most}
     return {"size": limits, "patch_size": patch, "temporal_patch_size": temporal, "merge_size": merge}
@@ -43,7 +49,8 @@ def _qwen(patch: int = 4, temporal: int = 2, merge: int = 2, most: int = 48 * 48
 
 AUDIO = {"<|audio|>": 119, "<|audio>": 120, "<audio|>": 121}
 AUDIO_NAMES = {"audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>"}
-ARIA_SPLITS = [[32, 64], [64, 32], [64, 64]]
+ARIA = 490
+ARIA_SPLITS = [[ARIA, 2 * ARIA], [2 * ARIA, ARIA], [2 * ARIA, 2 * ARIA]]
 QWEN = {"<|image_pad|>": IMAGE, "<|video_pad|>": VIDEO, "<|vision_start|>": VISION_START, "<|vision_end|>": VISION_END}
 QWEN_MARK = "<|vision_start|><|image_pad|><|vision_end|>"
 CLIP = {"patch_size": 7, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
@@ -223,7 +230,8 @@ REAL: dict[str, Real] = {
         {"image_seq_len": 16},
         {"<image>": IMAGE, "<fake_token_around_image>": 119, "<end_of_utterance>": 120, "<global-img>": 121, **MARKS},
         fails=NUM2WORDS,
-        how="none",
+        how="pixels",
+        nested=True,
         fails_before="SmolVLMImageProcessorPil requires the Torchvision library",
         how_before="none",
     ),
@@ -237,7 +245,7 @@ REAL: dict[str, Real] = {
         {},
         "[IMG]",
         fails="PixtralProcessor requires the Torchvision library",
-        how="none",
+        how="pixels",
     ),
     "mistral3": Real(
         "PixtralProcessor",
@@ -249,7 +257,7 @@ REAL: dict[str, Real] = {
         {},
         "[IMG]",
         fails="PixtralProcessor requires the Torchvision library",
-        how="none",
+        how="pixels",
     ),
     "ovis2": Real(
         "Ovis2Processor",
@@ -264,13 +272,14 @@ REAL: dict[str, Real] = {
     "aria": Real(
         "AriaProcessor",
         "AriaImageProcessorPil",
-        {"max_image_size": 32, "min_image_size": 16, "split_image": True, "split_resolutions": ARIA_SPLITS},
-        unordered(ARIA_SIZES[max(ARIA_SIZES)]),
-        {"size_conversion": ARIA_SIZES},
+        {"max_image_size": ARIA, "split_image": True, "split_resolutions": ARIA_SPLITS},
+        counted(10),
+        {"size_conversion": {ARIA: 10}},
         {"<|img|>": IMAGE},
         {"image_token": "<|img|>"},
         "<|img|>",
-        call={"max_image_size": 32, "split_image": True},
+        call={"max_image_size": ARIA, "split_image": True},
+        config=_aria,
     ),
     "aya_vision": Real(
         "AyaVisionProcessor",

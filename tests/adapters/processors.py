@@ -7,6 +7,7 @@ torchvision; a subclass that lets the video processor be absent still does every
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,16 +17,21 @@ from typing import Any, Literal, NamedTuple
 import transformers
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.image_processing_utils import select_best_resolution
 
 from vtprune.testbed import photo
-from vtprune.testing.models.tiny import IMAGE, PAD, VIDEO, VISION_END, VISION_START, VOCABULARY
+from vtprune.testing.models import Inputs
+from vtprune.testing.models.families import VARIANTS
+from vtprune.testing.models.prompts import MARKS
+from vtprune.testing.models.tiny import IMAGE, PAD, VIDEO, VOCABULARY, pad_rows
+from vtprune.testing.models.tiny import build as tiny_build
 
 UNKNOWN, BOS = 1, 2
 WORDS = "what animal is this ? which cup looks like that one please".split()
-How = Literal["whole", "images", "none"]
-"""Whether a processor works without torchvision: as it is; once nobody asks for its video processor; not at all."""
+How = Literal["whole", "images", "pixels", "none"]
+"""What works without torchvision: the processor as it is; the processor without its video processor; the image
+processor alone; nothing."""
 
 
 class Piece(NamedTuple):
@@ -66,6 +72,7 @@ class Real:
     how_before: How | None = None
     call: Mapping[str, Any] = field(default_factory=dict)
     video: str = ""
+    config: Callable[[Any], None] | None = None
     nested: bool = False
     wide: bool = True
 
@@ -159,6 +166,11 @@ def square(side: int) -> Callable[[Any, Image.Image], list[Piece]]:
     return lambda images, image: [Piece((1, side, side), side * side)]
 
 
+def counted(tokens: int) -> Callable[[Any, Image.Image], list[Piece]]:
+    """Crops without a grid, of which the image processor tells the number."""
+    return lambda images, image: [Piece(None, tokens)] * int(images(image, return_tensors="pt")["num_crops"])
+
+
 def unordered(count: int) -> Callable[[Any, Image.Image], list[Piece]]:
     return lambda images, image: [Piece(None, count)]
 
@@ -250,3 +262,44 @@ def anyres(tile: int, side: int) -> Callable[[Any, Image.Image], list[Piece]]:
         return [whole, Piece((1, rows, columns + 1), rows * (columns + 1), newlines=True)]
 
     return pieces
+
+
+def by_hand(real: Real, images: Any, pictures: Sequence[Sequence[Image.Image]]) -> Inputs:
+    """Inputs whose pixels come from the image processor; the prompt is written here, with a mark after every row."""
+    rows = []
+    for sample in pictures:
+        row = [UNKNOWN + 3]
+        for image in sample:
+            for piece in real.pieces(images, image):
+                _, height, width = piece.grid or (1, 1, piece.tokens)
+                row += [*[IMAGE] * width, MARKS[0]] * height
+            row += [UNKNOWN + 4, UNKNOWN + 5]
+        rows.append(row)
+    given = pictures if real.nested else [image for sample in pictures for image in sample]
+    return {**pad_rows(rows, "left"), **images(given, return_tensors="pt")}
+
+
+def model_of(name: str, real: Real) -> PreTrainedModel:
+    """The tiny model; another one where its sizes are none that the image processor knows."""
+    tiny = VARIANTS[name].make().model
+    if real.config is None:
+        return tiny
+    config = copy.deepcopy(tiny.config)
+    real.config(config)
+    return tiny_build(type(tiny), config, "sdpa")
+
+
+WORKS = {"whole": "yes", "images": "images only", "pixels": "image processor only", "none": "no"}
+
+
+def table(reals: Mapping[str, Real]) -> str:
+    """The table of the docs."""
+    lines = ["| tiny model | processor | image processor | 5.23 | 5.17 | why not all of it |", "|---|---|---|---|---|---|"]
+    for name, real in reals.items():
+        before = real.how_before or real.how
+        reasons = dict.fromkeys(filter(None, (real.fails, real.fails_before if real.how_before else None)))
+        why = "; ".join(reasons).replace("requires the Torchvision library", "needs torchvision")
+        lines.append(
+            f"| `{name}` | `{real.processor}` | `{real.images}` | {WORKS[real.how]} | {WORKS[before]} | {why} |"
+        )
+    return "\n".join(lines)

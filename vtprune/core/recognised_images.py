@@ -68,7 +68,7 @@ def _own_pixels(call: VisionCall) -> Sequence[Tensor] | None:
     if len(names) != 1 or not given.keys() <= PLAIN:
         return None
     pixels: Any = given.pop(names[0])
-    grid = given.pop(f"{call.modality}_grid_thw", None)
+    grid: Any = given.pop(f"{call.modality}_grid_thw", None)
     if grid is None:
         return list(pixels) if not isinstance(pixels, Tensor) or pixels.dim() >= 4 else None
     sizes = grid.prod(-1).tolist()

@@ -17,7 +17,7 @@ from vtprune.verify import plays
 from vtprune.verify.compare import EFFECT, Disagreement, Seen, check_agree, check_identical, effect
 from vtprune.verify.masks import acted, reference
 from vtprune.verify.outcome import Upstream, sentence
-from vtprune.verify.prompts import SHORT
+from vtprune.verify.prompts import SHORT, NotApplicable
 from vtprune.verify.subjects import Subject
 
 STEPS = 8
@@ -38,6 +38,8 @@ def check(tiny: Tiny, subject: Subject) -> None:
     try:
         plain = talk(model, first, second)
         whole = one_prompt(first, plain.one, second)
+    except NotApplicable:
+        raise
     except Exception as error:
         with vtprune.prune(model, recipe):
             talk_or_refusal(model, first, second)
@@ -102,6 +104,8 @@ def one_prompt(first: Mapping[str, Tensor], one: Seen, second: Mapping[str, Tens
             between = reply.get(name, torch.zeros_like(one.tokens)).to(tensor.dtype)
             joined[name] = torch.cat([first[name], between, tensor], 1)
         else:
+            if first[name].shape[1:] != tensor.shape[1:]:
+                raise NotApplicable("the images of two turns have other shapes, and cannot be put into one prompt here")
             joined[name] = torch.cat([first[name], tensor])
     return joined
 
