@@ -22,11 +22,11 @@ from tests.exactness.helpers import (
     spied,
     taken,
 )
-from tests.exactness.hidden_patches import PATCHES, columns, reference_tower, vision_layers
 from tests.exactness.manual import choosing, decode_by_hand, prompt_states
 from tests.exactness.test_tower_sites import LLAVA, MODELS, RANDOM, UNEVEN, family, inputs_of
 from tests.robustness.test_gradients import Checkpointing, Counter, assert_same, loss_and_gradients
 from vtprune.core.signals import Need
+from vtprune.testing.hidden_patches import PATCHES, columns, reference_tower, vision_layers
 from vtprune.testing.models import IMAGE, Tiny, tiny_llava
 from vtprune.testing.reference import MaskedReference
 

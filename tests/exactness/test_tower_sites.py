@@ -27,8 +27,8 @@ from tests.exactness.helpers import (
     survivors,
     taken,
 )
-from tests.exactness.hidden_patches import reference_tower, vision_layers
 from vtprune.core.report import Report
+from vtprune.testing.hidden_patches import reference_tower, vision_layers
 from vtprune.testing.models import Attention, Inputs, Tiny, tiny_llava
 from vtprune.testing.models.families import variant
 from vtprune.testing.reference import MaskedReference
@@ -123,7 +123,7 @@ def reference(name: str, report: Report, inputs: Inputs) -> ExitStack:
     """Both references, of the tower and of the language model."""
     stack, model = ExitStack(), family(name).model
     language = MaskedReference(model, *masks_of(report, inputs["input_ids"].shape[1]))
-    stack.enter_context(reference_tower(model, MODELS[name][0], report))
+    stack.enter_context(reference_tower(model, variant(MODELS[name][0]).family, report))
     stack.enter_context(language)
     return stack
 
@@ -165,7 +165,7 @@ def test_the_tower_makes_of_kept_patches_what_it_makes_when_the_others_are_hidde
     plainly = embeddings()
     with vtprune.prune(model, {"stages": RECIPES["uneven"]}) as run:
         pruned = embeddings()
-    with reference_tower(model, MODELS[name][0], run.report):
+    with reference_tower(model, variant(MODELS[name][0]).family, run.report):
         expected = embeddings()
     for sample, layout in enumerate(run.report.layouts):
         kept = layout.positions[run.report.kept(0, sample)]
@@ -230,7 +230,7 @@ def test_beams_and_several_sequences(name: str, options: dict[str, Any]) -> None
 )
 def test_flops_count_what_each_layer_computed(name: str, recipe: str) -> None:
     model, inputs = family(name).model, inputs_of(name, "padded")
-    layers = vision_layers(model, MODELS[name][0])
+    layers = vision_layers(model, variant(MODELS[name][0]).family)
     computed: list[list[int]] = [[] for _ in layers]
     with ExitStack() as stack, vtprune.prune(model, {"stages": {**RECIPES, **DEEP}[recipe]}) as run:
         for layer, module in enumerate(layers):
