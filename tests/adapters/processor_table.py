@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.adapters.processors import (
+    How,
     Real,
     anyres,
     counted,
@@ -18,6 +19,7 @@ from tests.adapters.processors import (
     square,
     thw,
     tiled,
+    uncut,
     unordered,
 )
 from vtprune.testing.models.tiles import PINPOINTS
@@ -25,7 +27,9 @@ from vtprune.testing.models.tiny import IMAGE, VIDEO, VISION_END, VISION_START
 
 VIDEO_PROCESSOR = "VideoProcessor requires the Torchvision library"
 NUM2WORDS = "Package `num2words` is required"
-MARKS: dict[str, int] = {f"<row_{row}_col_{column}>": 70 + 6 * row + column for row in range(1, 3) for column in range(1, 7)}
+MARKS: dict[str, int] = {
+    f"<row_{row}_col_{column}>": 70 + 6 * row + column for row in range(1, 3) for column in range(1, 7)
+}
 
 
 def _clip(size: int) -> dict[str, Any]:
@@ -50,14 +54,56 @@ def _qwen(patch: int = 4, temporal: int = 2, merge: int = 2, most: int = 48 * 48
 AUDIO = {"<|audio|>": 119, "<|audio>": 120, "<audio|>": 121}
 AUDIO_NAMES = {"audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>"}
 ARIA = 490
-ARIA_SPLITS = [[ARIA, 2 * ARIA], [2 * ARIA, ARIA], [2 * ARIA, 2 * ARIA]]
+ARIA_SPLITS = [[ARIA, 2 * ARIA], [2 * ARIA, ARIA]]
 QWEN = {"<|image_pad|>": IMAGE, "<|video_pad|>": VIDEO, "<|vision_start|>": VISION_START, "<|vision_end|>": VISION_END}
 QWEN_MARK = "<|vision_start|><|image_pad|><|vision_end|>"
 CLIP = {"patch_size": 7, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
 
+GLM = {
+    "<|image|>": IMAGE,
+    "<|video|>": VIDEO,
+    "<|begin_of_image|>": VISION_START,
+    "<|end_of_image|>": VISION_END,
+    "<|begin_of_video|>": 122,
+    "<|end_of_video|>": 123,
+}
+
+
+def _qwen_vl(processor: str, video: str = "") -> Real:
+    images = "Qwen2VLImageProcessorPil"
+    how: How = "images"
+    return Real(processor, images, _qwen(), thw(2), {}, QWEN, {}, QWEN_MARK, VIDEO_PROCESSOR, how, video=video)
+
+
+def _glm(prefix: str) -> Real:
+    return Real(
+        f"{prefix}Processor",
+        f"{prefix}ImageProcessorPil",
+        _qwen(most=2 * 48 * 48),
+        thw(2),
+        specials=GLM,
+        mark="<|begin_of_image|><|image|><|end_of_image|>",
+        fails=VIDEO_PROCESSOR,
+        how="images",
+    )
+
+
+LLAVA = Real("LlavaProcessor", "CLIPImageProcessorPil", _clip(28), square(4), CLIP)
+PIXTRAL = Real(
+    "PixtralProcessor",
+    "PixtralImageProcessorPil",
+    {"size": {"longest_edge": 64}, "patch_size": {"height": 8, "width": 8}},
+    pixels(8),
+    {"patch_size": 4, "spatial_merge_size": 2},
+    {"[IMG]": IMAGE, "[IMG_BREAK]": 119, "[IMG_END]": 120},
+    mark="[IMG]",
+    fails="PixtralProcessor requires the Torchvision library",
+    how="pixels",
+)
+
 REAL: dict[str, Real] = {
-    "llava": Real("LlavaProcessor", "CLIPImageProcessorPil", _clip(28), square(4), CLIP),
-    "vipllava": Real("LlavaProcessor", "CLIPImageProcessorPil", _clip(28), square(4), CLIP),
+    "llava": LLAVA,
+    "vipllava": LLAVA,
     "llava_next": Real(
         "LlavaNextProcessor",
         "LlavaNextImageProcessorPil",
@@ -77,11 +123,14 @@ REAL: dict[str, Real] = {
     "llava_onevision": Real(
         "LlavaOnevisionProcessor",
         "LlavaOnevisionImageProcessorPil",
-        _edge(28) | {"image_grid_pinpoints": [[28 * rows, 28 * columns] for rows, columns in ((1, 1), (1, 2), (2, 1), (2, 2))]},
+        _edge(28)
+        | {"image_grid_pinpoints": [[28 * rows, 28 * columns] for rows, columns in ((1, 1), (1, 2), (2, 1), (2, 2))]},
         anyres(28, 4),
         {"num_image_tokens": 16, "vision_feature_select_strategy": "full", "vision_aspect_ratio": "anyres_max_4"},
         fails=VIDEO_PROCESSOR,
         how="images",
+        nested=True,
+        together=uncut(4),
     ),
     "video_llava": Real(
         "VideoLlavaProcessor",
@@ -92,42 +141,12 @@ REAL: dict[str, Real] = {
         fails=VIDEO_PROCESSOR,
         how="images",
     ),
-    "qwen2_vl": Real(
-        "Qwen2VLProcessor", "Qwen2VLImageProcessorPil", _qwen(), thw(2), {}, QWEN, {}, QWEN_MARK, VIDEO_PROCESSOR, "images"
-    ),
-    "qwen2_5_vl": Real(
-        "Qwen2_5_VLProcessor", "Qwen2VLImageProcessorPil", _qwen(), thw(2), {}, QWEN, {}, QWEN_MARK, VIDEO_PROCESSOR, "images", video="Qwen2VLVideoProcessor",
-    ),
-    "qwen3_vl": Real(
-        "Qwen3VLProcessor", "Qwen2VLImageProcessorPil", _qwen(), thw(2), {}, QWEN, {}, QWEN_MARK, VIDEO_PROCESSOR, "images"
-    ),
-    "qwen3_5": Real(
-        "Qwen3VLProcessor", "Qwen2VLImageProcessorPil", _qwen(), thw(2), {}, QWEN, {}, QWEN_MARK, VIDEO_PROCESSOR, "images"
-    ),
-    "glm4v": Real(
-        "Glm4vProcessor",
-        "Glm4vImageProcessorPil",
-        _qwen(most=2 * 48 * 48),
-        thw(2),
-        {},
-        {"<|image|>": IMAGE, "<|video|>": VIDEO, "<|begin_of_image|>": VISION_START, "<|end_of_image|>": VISION_END, "<|begin_of_video|>": 122, "<|end_of_video|>": 123},
-        {},
-        "<|begin_of_image|><|image|><|end_of_image|>",
-        VIDEO_PROCESSOR,
-        "images",
-    ),
-    "glm46v": Real(
-        "Glm46VProcessor",
-        "Glm46VImageProcessorPil",
-        _qwen(most=2 * 48 * 48),
-        thw(2),
-        {},
-        {"<|image|>": IMAGE, "<|video|>": VIDEO, "<|begin_of_image|>": VISION_START, "<|end_of_image|>": VISION_END, "<|begin_of_video|>": 122, "<|end_of_video|>": 123},
-        {},
-        "<|begin_of_image|><|image|><|end_of_image|>",
-        VIDEO_PROCESSOR,
-        "images",
-    ),
+    "qwen2_vl": _qwen_vl("Qwen2VLProcessor"),
+    "qwen2_5_vl": _qwen_vl("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor"),
+    "qwen3_vl": _qwen_vl("Qwen3VLProcessor"),
+    "qwen3_5": _qwen_vl("Qwen3VLProcessor"),
+    "glm4v": _glm("Glm4v"),
+    "glm46v": _glm("Glm46V"),
     "video_llama_3": Real(
         "VideoLlama3Processor",
         "VideoLlama3ImageProcessorPil",
@@ -158,6 +177,7 @@ REAL: dict[str, Real] = {
         {},
         {"<image>": IMAGE},
         {"image_token": "<image>"},
+        chat=False,
     ),
     "gemma3": Real(
         "Gemma3Processor",
@@ -182,12 +202,17 @@ REAL: dict[str, Real] = {
         VIDEO_PROCESSOR,
         "images",
         "No module named 'torchvision'",
-        "none",
+        "pixels",
         wide=False,
         nested=True,
     ),
     "lfm2_vl": Real(
-        "Lfm2VlProcessor", "Lfm2VlImageProcessor", {}, pixels(8), fails="Lfm2VlImageProcessor requires the Torchvision library", how="none"
+        "Lfm2VlProcessor",
+        "Lfm2VlImageProcessor",
+        {},
+        pixels(8),
+        fails="Lfm2VlImageProcessor requires the Torchvision library",
+        how="none",
     ),
     "internvl": Real(
         "InternVLProcessor",
@@ -196,7 +221,12 @@ REAL: dict[str, Real] = {
         tiled(4),
         {"image_seq_length": 16},
         {"<IMG_CONTEXT>": IMAGE, "<img>": VISION_START, "</img>": VISION_END, "<video>": VIDEO},
-        {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>"},
+        {
+            "start_image_token": "<img>",
+            "end_image_token": "</img>",
+            "context_image_token": "<IMG_CONTEXT>",
+            "video_token": "<video>",
+        },
         "<IMG_CONTEXT>",
         VIDEO_PROCESSOR,
         "images",
@@ -229,43 +259,30 @@ REAL: dict[str, Real] = {
         rows_and_columns(4),
         {"image_seq_len": 16},
         {"<image>": IMAGE, "<fake_token_around_image>": 119, "<end_of_utterance>": 120, "<global-img>": 121, **MARKS},
-        fails=NUM2WORDS,
+        fails=VIDEO_PROCESSOR,
+        remains=NUM2WORDS,
         how="pixels",
         nested=True,
         fails_before="SmolVLMImageProcessorPil requires the Torchvision library",
         how_before="none",
     ),
-    "pixtral": Real(
-        "PixtralProcessor",
-        "PixtralImageProcessorPil",
-        {"size": {"longest_edge": 64}, "patch_size": {"height": 8, "width": 8}},
-        pixels(8),
-        {"patch_size": 4, "spatial_merge_size": 2},
-        {"[IMG]": IMAGE, "[IMG_BREAK]": 119, "[IMG_END]": 120},
-        {},
-        "[IMG]",
-        fails="PixtralProcessor requires the Torchvision library",
-        how="pixels",
-    ),
-    "mistral3": Real(
-        "PixtralProcessor",
-        "PixtralImageProcessorPil",
-        {"size": {"longest_edge": 64}, "patch_size": {"height": 8, "width": 8}},
-        pixels(8),
-        {"patch_size": 4, "spatial_merge_size": 2},
-        {"[IMG]": IMAGE, "[IMG_BREAK]": 119, "[IMG_END]": 120},
-        {},
-        "[IMG]",
-        fails="PixtralProcessor requires the Torchvision library",
-        how="pixels",
-    ),
+    "pixtral": PIXTRAL,
+    "mistral3": PIXTRAL,
     "ovis2": Real(
         "Ovis2Processor",
         "Ovis2ImageProcessorPil",
         _edge(32) | {"crop_to_patches": True, "max_patches": 4},
         covered(4),
         {"image_seq_length": 16},
-        {"<IMG_ATOM>": IMAGE, "<image>": 118, "<IMG_START>": 119, "<IMG_GRID>": 120, "<IMG_COL>": 121, "<IMG_ROW>": 122, "<IMG_END>": 123},
+        {
+            "<IMG_ATOM>": IMAGE,
+            "<image>": 118,
+            "<IMG_START>": 119,
+            "<IMG_GRID>": 120,
+            "<IMG_COL>": 121,
+            "<IMG_ROW>": 122,
+            "<IMG_END>": 123,
+        },
         fails_before="Ovis2ImageProcessorPil requires the Torchvision library",
         how_before="none",
     ),
@@ -287,10 +304,22 @@ REAL: dict[str, Real] = {
         _edge(32) | {"crop_to_patches": True, "max_patches": 4},
         tiled(4),
         {"patch_size": 4, "img_size": 32, "downsample_factor": 2},
-        {"<|IMG_PATCH|>": IMAGE, "<image>": 118, "<|START_OF_IMG|>": 119, "<|END_OF_IMG|>": 120, "TILE": 121, "TILE_GLOBAL": 122},
+        {
+            "<|IMG_PATCH|>": IMAGE,
+            "<image>": 118,
+            "<|START_OF_IMG|>": 119,
+            "<|END_OF_IMG|>": 120,
+            "TILE": 121,
+            "TILE_GLOBAL": 122,
+        },
     ),
     "cohere2_vision": Real(
-        "Cohere2VisionProcessor", "Cohere2VisionImageProcessor", {}, tiled(4), fails="Cohere2VisionImageProcessor requires the Torchvision library", how="none"
+        "Cohere2VisionProcessor",
+        "Cohere2VisionImageProcessor",
+        {},
+        tiled(4),
+        fails="Cohere2VisionImageProcessor requires the Torchvision library",
+        how="none",
     ),
     "lighton_ocr": Real(
         "LightOnOcrProcessor",
@@ -312,5 +341,6 @@ REAL: dict[str, Real] = {
         {},
         "<imgpad>",
         call={"crop_to_patches": True, "max_patches": 4, "num_image_tokens": 16},
+        chat=False,
     ),
 }

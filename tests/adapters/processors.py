@@ -21,14 +21,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.image_processing_utils import select_best_resolution
 
 from vtprune.testbed import photo
-from vtprune.testing.models import Inputs
+from vtprune.testing.models import Inputs, vision_mask
 from vtprune.testing.models.families import VARIANTS
 from vtprune.testing.models.prompts import MARKS
 from vtprune.testing.models.tiny import IMAGE, PAD, VIDEO, VOCABULARY, pad_rows
 from vtprune.testing.models.tiny import build as tiny_build
 
 UNKNOWN, BOS = 1, 2
-WORDS = "what animal is this ? which cup looks like that one please".split()
+WORDS = ["what", "animal", "is", "this", "or", "?", "which", "one", "that"]
 How = Literal["whole", "images", "pixels", "none"]
 """What works without torchvision: the processor as it is; the processor without its video processor; the image
 processor alone; nothing."""
@@ -53,9 +53,14 @@ class Real:
     processor, images: class names in transformers; options, image_options: their arguments.
     specials: special tokens and their ids; named: those that the processor looks up as attributes of its tokenizer.
     mark: what stands for an image in a prompt. pieces: the rectangles that the image processor cuts a picture into.
-    fails, failed: why it does not work without torchvision, with transformers 5.23 and before; None where it works.
-    how, how_before: how far one gets then.
-    wide: whether pictures of other shapes than squares are tried. most: images that a sample may have.
+    fails, fails_before: the error without torchvision, with transformers 5.23 and before; None where there is none.
+    how, how_before: what works then. `fails_before` counts only where `how_before` is given.
+    remains: the error of 5.23 without a video processor, where it is another one.
+    call: arguments of the call. video: the class of the video processor, if not named like the processor.
+    config: changes the tiny model's configuration where the image processor does not go to its sizes.
+    nested: whether images are given sample by sample. wide: whether pictures of other shapes than squares are tried.
+    together: the rectangles of a picture that shares its sample with others, where that makes a difference.
+    chat: whether the checkpoints of the family have a chat template.
     """
 
     processor: str
@@ -75,11 +80,24 @@ class Real:
     config: Callable[[Any], None] | None = None
     nested: bool = False
     wide: bool = True
+    remains: str | None = None
+    chat: bool = True
+    together: Callable[[Any, Image.Image], list[Piece]] | None = None
+
+    def cut(self, images: Any, sample: Sequence[Image.Image]) -> list[Piece]:
+        """The rectangles of a sample's pictures; images: the image processor."""
+        pieces = self.pieces if len(sample) == 1 or self.together is None else self.together
+        return [piece for image in sample for piece in pieces(images, image)]
 
     @property
     def reason(self) -> str | None:
         """Why the processor class cannot be made with the installed transformers; None if it can."""
         return self.fails if is_new() or self.how_before is None else self.fails_before
+
+    @property
+    def remaining(self) -> str | None:
+        """Why it still cannot be made when it has no video processor."""
+        return self.remains or self.fails if is_new() or self.how_before is None else self.fails_before
 
     @property
     def status(self) -> How:
@@ -131,14 +149,16 @@ def build(real: Real, without_video: bool = False) -> Any:
         if without_video:
             own, parts["video_processor"] = images_only(own), None
         else:
-            parts["video_processor"] = getattr(transformers, real.video or real.processor.replace("Processor", "VideoProcessor"))()
+            parts["video_processor"] = getattr(
+                transformers, real.video or real.processor.replace("Processor", "VideoProcessor")
+            )()
     return own(**parts, **real.options)
 
 
 def images_only(own: type) -> type:
     """The processor class with one difference: it may be made without its video processor."""
 
-    class ImagesOnly(own):  # type: ignore[misc, valid-type]
+    class ImagesOnly(own):
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
             if argument_name == "video_processor" and argument is None:
                 return None
@@ -153,6 +173,15 @@ def picture(shape: str = "square", name: str = "coffee") -> Image.Image:
     width, height = whole.size
     edges = {"square": (width, height), "wide": (width, height // 2), "tall": (width // 2, height)}
     return whole.crop((0, 0, *edges[shape]))
+
+
+def template(real: Real) -> str:
+    """A chat template that writes a user's texts and images one after the other."""
+    return (
+        "{% for message in messages %}{% for item in message['content'] %}{% if item['type'] == 'image' %}"
+        + real.mark
+        + "{% else %}{{ item['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    )
 
 
 def prompts(real: Real, counts: Sequence[int]) -> list[str]:
@@ -264,19 +293,28 @@ def anyres(tile: int, side: int) -> Callable[[Any, Image.Image], list[Piece]]:
     return pieces
 
 
-def by_hand(real: Real, images: Any, pictures: Sequence[Sequence[Image.Image]]) -> Inputs:
+def uncut(side: int) -> Callable[[Any, Image.Image], list[Piece]]:
+    """The whole picture, and one newline."""
+    return lambda images, image: [Piece((1, side, side), side * side), Piece((1, 1, 1), 1, newlines=True)]
+
+
+def by_hand(name: str, real: Real, pictures: Sequence[Sequence[Image.Image]]) -> Inputs:
     """Inputs whose pixels come from the image processor; the prompt is written here, with a mark after every row."""
+    images = image_processor(real)
     rows = []
     for sample in pictures:
         row = [UNKNOWN + 3]
         for image in sample:
-            for piece in real.pieces(images, image):
+            for piece in real.cut(images, [image]):
                 _, height, width = piece.grid or (1, 1, piece.tokens)
                 row += [*[IMAGE] * width, MARKS[0]] * height
             row += [UNKNOWN + 4, UNKNOWN + 5]
         rows.append(row)
     given = pictures if real.nested else [image for sample in pictures for image in sample]
-    return {**pad_rows(rows, "left"), **images(given, return_tensors="pt")}
+    inputs: Inputs = {**pad_rows(rows, "left"), **images(given, return_tensors="pt")}
+    inputs["mm_token_type_ids"] = vision_mask(inputs).long()
+    known = VARIANTS[name].make().make_inputs()
+    return {key: value for key, value in inputs.items() if key in known}
 
 
 def model_of(name: str, real: Real) -> PreTrainedModel:
@@ -294,10 +332,15 @@ WORKS = {"whole": "yes", "images": "images only", "pixels": "image processor onl
 
 def table(reals: Mapping[str, Real]) -> str:
     """The table of the docs."""
-    lines = ["| tiny model | processor | image processor | 5.23 | 5.17 | why not all of it |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| tiny model | processor | image processor | 5.23 | 5.17 | why not all of it |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, real in reals.items():
         before = real.how_before or real.how
-        reasons = dict.fromkeys(filter(None, (real.fails, real.fails_before if real.how_before else None)))
+        reasons = dict.fromkeys(
+            filter(None, (real.fails, real.remains, real.fails_before if real.how_before else None))
+        )
         why = "; ".join(reasons).replace("requires the Torchvision library", "needs torchvision")
         lines.append(
             f"| `{name}` | `{real.processor}` | `{real.images}` | {WORKS[real.how]} | {WORKS[before]} | {why} |"

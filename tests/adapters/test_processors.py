@@ -5,7 +5,7 @@ Video processors need torchvision: the inputs of videos are those that the tiny 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -13,25 +13,44 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from PIL import ImageChops
+from PIL import Image, ImageChops
 from transformers import PreTrainedModel
 from transformers.utils import is_torchvision_available
 
 import vtprune
 from tests.adapters.processor_table import REAL
-from tests.adapters.processors import Piece, Real, build, by_hand, image_processor, model_of, picture, prompts, table
-from tests.exactness.helpers import TOLERANCE, distance, generate, reference, spied, survivors
+from tests.adapters.processors import (
+    Piece,
+    Real,
+    build,
+    by_hand,
+    image_processor,
+    model_of,
+    picture,
+    prompts,
+    table,
+    template,
+)
+from tests.exactness.helpers import TOLERANCE, distance, generate, reference, spied
 from vtprune.core.adapter import locate
+from vtprune.core.recipe import Recipe
 from vtprune.core.signals import Need
 from vtprune.testing.models import Inputs, vision_mask
 from vtprune.testing.models.families import VARIANTS
 
 COUNTS = (1, 2)
-RANDOM = {"stages": [{"site": "projector.output", "scorer": "random", "budget": 0.3}]}
+RECIPES: dict[str, Recipe] = {
+    "fastv": Recipe.load("fastv", budget=0.3),
+    "random": Recipe.load({"stages": [{"site": "projector.output", "scorer": "random", "budget": 0.3}]}),
+}
 RECURRENT = ("qwen3_5", "lfm2_vl")
 """Their states have no masked reference."""
 WITHOUT_GRID = ("aria", "idefics2")
 REAL_INPUTS = [name for name, real in REAL.items() if real.status != "none"]
+ONE_CUT = ("llava", "vipllava", "video_llava", "paligemma", "gemma3", "idefics2", "aria")
+"""Those that cut pictures of all shapes alike. Aria's image processor tells the number of crops of the picture that has
+most, and its processor takes it for all: pictures that are cut differently do not go into one batch."""
+WHOLE = [name for name in REAL_INPUTS if REAL[name].status != "pixels"]
 NAMED = [pytest.param(name, id=f"{name}-{REAL[name].status.replace('none', 'made_inputs')}") for name in REAL]
 DOCS = Path(__file__).parents[2] / "docs" / "processors.md"
 
@@ -49,11 +68,12 @@ class Prompt(NamedTuple):
     pieces: list[list[Piece]]
 
 
-def prompt_of(real: Real, pictures: list[list[Any]]) -> Prompt:
+def prompt_of(name: str, pictures: list[list[Image.Image]]) -> Prompt:
+    real = REAL[name]
     images = image_processor(real)
-    pieces = [[piece for image in sample for piece in real.pieces(images, image)] for sample in pictures]
+    pieces = [real.cut(images, sample) for sample in pictures]
     if real.status == "pixels":
-        return Prompt(by_hand(real, images, pictures), pieces)
+        return Prompt(by_hand(name, real, pictures), pieces)
     given = pictures if real.nested else [image for sample in pictures for image in sample]
     processor = build(real, without_video=real.status == "images")
     texts = prompts(real, [len(sample) for sample in pictures])
@@ -62,14 +82,22 @@ def prompt_of(real: Real, pictures: list[list[Any]]) -> Prompt:
     return Prompt(inputs, pieces)
 
 
+SHAPES = {True: ("wide", "tall"), False: ("square", "square")}
+
+
+def pictures_of(real: Real) -> list[list[Image.Image]]:
+    """One picture, and two of other sizes."""
+    first, second = SHAPES[real.wide]
+    return [[picture(first)], [picture("square", "chelsea"), picture(second)]]
+
+
 @cache
 def batch(name: str) -> Prompt:
-    """A padded batch: one picture, and two of other sizes."""
+    """A padded batch of the pictures; made up where no processor works."""
     real = REAL[name]
     if real.status == "none":
         return Prompt(VARIANTS[name].make().make_inputs(COUNTS, seed=7), [])
-    first, second = ("wide", "tall") if real.wide else ("square", "square")
-    return prompt_of(real, [[picture(first)], [picture("square", "chelsea"), picture(second)]])
+    return prompt_of(name, pictures_of(real))
 
 
 @cache
@@ -82,7 +110,7 @@ def model(name: str) -> PreTrainedModel:
     return model_of(name, REAL[name])
 
 
-def why(error: BaseException) -> str:
+def why(error: BaseException | None) -> str:
     """The messages of an error and of what caused it."""
     return "" if error is None else f"{error}\n{why(error.__cause__)}"
 
@@ -92,32 +120,32 @@ def test_every_family_has_its_line() -> None:
     assert {VARIANTS[name].family for name in REAL} == {variant.family for variant in VARIANTS.values()}
 
 
+def failure(what: str, make: Callable[[], object]) -> str:
+    """Why something that the table says cannot be made cannot be made."""
+    try:
+        make()
+    except (ImportError, AttributeError) as error:
+        return why(error)
+    pytest.fail(f"{what} works without torchvision now: correct its line in processor_table.py")
+
+
 @pytest.mark.skipif(is_torchvision_available(), reason="the table is about environments without torchvision")
 @pytest.mark.parametrize("name", REAL)
 def test_what_works_without_torchvision(name: str) -> None:
     real = REAL[name]
-    if real.reason is None:
+    if real.reason is None or real.remaining is None:
         build(real)
         return
-    assert "torchvision" in real.reason.lower() or "num2words" in real.reason
-    with pytest.raises((ImportError, ModuleNotFoundError)) as caught:
-        build(real)
-        pytest.fail(f"{real.processor} works now: correct the line {name!r} of processor_table.py")
-    assert real.reason in why(caught.value)
+    assert all("torchvision" in reason.lower() or "num2words" in reason for reason in (real.reason, real.remaining))
+    assert real.reason in failure(real.processor, lambda: build(real))
     if real.status == "images":
         build(real, without_video=True)
         return
-    with pytest.raises((ImportError, ModuleNotFoundError)) as caught:
-        build(real, without_video=True)
-        pytest.fail(f"{real.processor} works now without videos: correct the line {name!r} of processor_table.py")
-    assert real.reason in why(caught.value)
+    assert real.remaining in failure(f"{real.processor} without videos", lambda: build(real, without_video=True))
     if real.status == "pixels":
         image_processor(real)
         return
-    with pytest.raises((ImportError, ModuleNotFoundError, AttributeError)) as caught:
-        image_processor(real)
-        pytest.fail(f"{real.images} works now: correct the line {name!r} of processor_table.py")
-    assert "torchvision" in why(caught.value).lower()
+    assert "torchvision" in failure(real.images, lambda: image_processor(real)).lower()
 
 
 @pytest.mark.parametrize("name", REAL_INPUTS)
@@ -131,8 +159,30 @@ def test_layout_is_what_the_processor_cut(name: str) -> None:
         assert [segment.grid for segment in layout.segments] == [piece.grid for piece in sample]
         assert [len(segment) for segment in layout.segments] == [piece.tokens for piece in sample]
         assert [segment.row_ends for segment in layout.segments] == [piece.newlines for piece in sample]
-    if REAL[name].wide and any(len(set(sample)) > 1 for sample in pieces):
-        assert len({(len(sample), sample[-1].grid) for sample in pieces}) > 1
+    real, images = REAL[name], image_processor(REAL[name])
+    assert (real.pieces(images, picture("wide")) == real.pieces(images, picture("square"))) == (name in ONE_CUT)
+
+
+@pytest.mark.parametrize("name", [name for name in WHOLE if REAL[name].chat])
+def test_chat_template_gives_the_same_inputs(name: str) -> None:
+    real, inputs = REAL[name], batch(name).inputs
+    processor = build(real, without_video=real.status == "images")
+    conversations = []
+    for text, images in zip(prompts(real, COUNTS), pictures_of(real), strict=True):
+        content: list[dict[str, Any]] = [{"type": "text", "text": text.split(real.mark)[0]}]
+        for image, after in zip(images, text.split(real.mark)[1:], strict=True):
+            content += [{"type": "image", "image": image}, {"type": "text", "text": after}]
+        conversations.append([{"role": "user", "content": content}])
+    found = processor.apply_chat_template(
+        conversations,
+        chat_template=template(real),
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True, **real.call},
+    )
+    assert set(inputs) <= set(found)
+    assert all(torch.equal(found[key], value) for key, value in inputs.items())
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -147,11 +197,10 @@ def test_keeping_everything_changes_no_bit(name: str, site: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMED)
-@pytest.mark.parametrize("recipe", ["fastv", "random"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_counts_are_those_asked_and_removal_is_masking(name: str, recipe: str) -> None:
     inputs, unpruned = batch(name).inputs, plain(name)
-    options = {"budget": 0.3} if recipe == "fastv" else {}
-    with vtprune.prune(model(name), "fastv" if recipe == "fastv" else RANDOM, **options) as run:
+    with vtprune.prune(model(name), RECIPES[recipe]) as run:
         found = generate(model(name), inputs, 4)
         report = run.report
     assert {event.sample for event in report.events} == set(range(len(COUNTS)))
@@ -212,15 +261,16 @@ def test_changing_a_corner_of_the_picture_changes_the_tokens_of_that_corner(name
     features = []
     for each in (image, changed):
         with no_attention(name):
-            seen, _ = spied(model(name), prompt_of(real, [[each]]).inputs, "projector.output", Need("features"))
+            seen, _ = spied(model(name), prompt_of(name, [[each]]).inputs, "projector.output", Need("features"))
         features.append(seen[0][1][Need("features")])
     change = (features[0] - features[1]).norm(dim=-1)
-    expected = in_corner(prompt_of(real, [[image]]).pieces[0])
-    print(name, shape, expected.sum(), change[expected].min()/change[~expected].max(), change[expected].mean()/change[~expected].mean())
-    recipe = {"stages": [{"site": "projector.output", "scorer": "oracle", "budget": {"keep_tokens": int(expected.sum())}}]}
+    expected = in_corner(prompt_of(name, [[image]]).pieces[0])
+    recipe = {
+        "stages": [{"site": "projector.output", "scorer": "oracle", "budget": {"keep_tokens": int(expected.sum())}}]
+    }
     with vtprune.prune(model(name), recipe) as run:
         run.annotate(lambda sample, layout: change)
-        model(name)(**prompt_of(real, [[image]]).inputs)
+        model(name)(**prompt_of(name, [[image]]).inputs)
         kept = torch.tensor(run.report.kept(0, 0))
     assert torch.equal(kept, expected.nonzero().flatten())
 
