@@ -32,9 +32,9 @@ language model (features, attention rows, keys, values, queries, text). The colu
 - **tower attention**: `vision_attention` of any vision layer and head arrives on language-model tokens.
 - **grid**: tokens stand in rows and columns.
 
-Where a picture is cut into crops, LLaVA-NeXT and LLaVA-OneVision count them as parts of one image. The calls of InternVL,
-Idefics3, SmolVLM, Ovis2, Aria, Aya Vision, Command A Vision, GOT-OCR and LFM2-VL do not say which crops belong together:
-there each crop is an image of its own, and `scope: image` means each crop.
+Where a picture is cut into crops, LLaVA-NeXT and LLaVA-OneVision count them as parts of one image. The calls of
+InternVL, Idefics3, SmolVLM, Ovis2, Aria, Aya Vision, Command A Vision, GOT-OCR and LFM2-VL do not say which crops
+belong together: there each crop is an image of its own, and `scope: image` means each crop.
 """
 COLUMNS = ("family", "adapter", "model classes", "`vision.output`", "`vision.layers[I]`", "tower attention", "grid")
 

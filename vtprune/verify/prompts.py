@@ -43,13 +43,20 @@ def interleaved(tiny: Tiny) -> Inputs:
 
 
 def video(tiny: Tiny) -> Inputs:
-    """A sample with an image and a video, and one with a video alone."""
+    """A sample with an image and a video, and one with a video alone; videos only where the unhooked model does not
+    take both in one call (GLM-V)."""
     if "videos" not in inspect.signature(tiny.make_inputs).parameters:
         raise NotApplicable("no video among the inputs of its tiny model")
     try:
-        return tiny.make_inputs((1, 0), videos=(1, 1))
+        inputs = tiny.make_inputs((1, 0), videos=(1, 1))
     except NotImplementedError as error:
         raise NotApplicable(str(error) or "no video among the inputs of its tiny model") from None
+    try:
+        with torch.no_grad():
+            tiny.model(**inputs)
+    except ValueError:
+        return tiny.make_inputs((0, 0), videos=(1, 1))
+    return inputs
 
 
 def pair(tiny: Tiny) -> Inputs:
