@@ -140,8 +140,10 @@ def prune(
         stay those of every image by itself, so that what a sample costs does not depend on the others.
 
     Outputs keep their shapes: the rows of dropped tokens come out of the language model as zeros, so logits there mean
-    nothing and labels there should be ignored (-100). With ``output_hidden_states`` the states of the layers are those
-    of the tokens that are left. In training call ``backward`` inside the with-block.
+    nothing. In training nothing is learned from the label that such a row predicts, which is that of the *next* token:
+    where a text token follows an image, protect the image's last token or set that label to -100. With
+    ``output_hidden_states`` the states of the layers are those of the tokens that are left. In training call
+    ``backward`` inside the with-block.
 
     Gives an UnverifiedWarning, once per combination and process, where nothing in the ledger of the installed
     transformers shows that the family can be pruned at such a site with this attention; see docs/verification.md.

@@ -44,11 +44,11 @@ def test_a_run_is_summed_up_and_stored_as_ones_own(own: Path) -> None:
 def test_a_second_run_is_merged_into_the_first(tmp_path: Path) -> None:
     out = tmp_path / "ledger.json"
     assert call(*ONE, "--attention", "sdpa", "--out", str(out))[0] == 0
-    code, printed, _ = call(*ONE[:-1], "device_map", "--site", "llm.layers[1]", "--out", str(out), "--json")
+    code, printed, _ = call(*ONE[:-1], "static_cache", "--site", "llm.layers[1]", "--out", str(out), "--json")
     assert code == 0
     now = json.loads(printed)["variants"]["llava-mistral"]["sdpa"]["cells"]
     assert set(now) == {"llm.layers[1]"}, "what is printed is what was run"
-    assert {cell.mode for cell, _ in read(out).cells()} == {"single", "device_map"}
+    assert {cell.mode for cell, _ in read(out).cells()} == {"single", "static_cache"}
     assert CELL in dict(read(out).cells())
 
 

@@ -9,6 +9,7 @@ import vtprune
 from tests.robustness.scenes import DROP, EVICT, INPUT_DROP, recipe, tokens, unchanged, warm
 from vtprune.core.errors import UnsupportedModeError
 from vtprune.testing.models import Inputs, Tiny, tiny_llava
+from vtprune.testing.models.families import variant
 
 STEPS = 24
 RECIPES = {
@@ -84,3 +85,21 @@ def test_drafts_are_refused_where_a_flash_kernel_would_evict(monkeypatch: pytest
             UnsupportedModeError, match=r"appended \d+ draft tokens.*'sdpa', or generate without drafts"
         ):
             tokens(tiny.model, repeating(tiny), STEPS, prompt_lookup_num_tokens=4)
+
+
+def test_a_model_that_asks_for_its_kernel_by_name_gets_the_native_one() -> None:
+    """Gemma4 leaves out what later layers need not compute, unless its implementation is "sdpa" and drafts came in."""
+    tiny = variant("gemma4-shared").make()
+    inputs = tiny.make_inputs((1,), text=(6, 6))
+    echo = torch.tensor([[9, 10, 11, 12, 13, 9, 10, 11]])
+    same = {"input_ids": echo, "attention_mask": torch.ones_like(echo)}
+    inputs = {
+        name: torch.cat([tensor, same.get(name, torch.zeros_like(echo)).to(tensor.dtype)], 1)
+        if tensor.shape == inputs["input_ids"].shape
+        else tensor
+        for name, tensor in inputs.items()
+    }
+    plain = tokens(tiny.model, inputs, STEPS, prompt_lookup_num_tokens=4)
+    reads = {"stages": [{"site": "llm.layers[1]", "scorer": "attention", "budget": 1.0}]}
+    with unchanged(tiny.model), vtprune.prune(tiny.model, reads):
+        assert torch.equal(plain, tokens(tiny.model, inputs, STEPS, prompt_lookup_num_tokens=4))

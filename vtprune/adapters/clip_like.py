@@ -114,12 +114,14 @@ def project(model: Any, features: Tensor) -> Tensor:
     return model.base_model.multi_modal_projector(features).mean(1)
 
 
-def unique(model: nn.Module, modality: Modality, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
-    """Images and videos that appear once; tiles that come without their images are left as they are."""
+def unique(
+    model: nn.Module, modality: Modality, arguments: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[int]] | None:
+    """Images and videos that appear once; None for tiles that come without their images."""
     name, given = pixels(modality, arguments)
     sizes = arguments.get("image_sizes") if modality == "image" else None
     if sizes is not None and len(sizes) != len(given):
-        return dict(arguments), list(range(len(sizes)))
+        return None
     return unique_images(name, "image_sizes")(model, modality, arguments)
 
 

@@ -51,15 +51,18 @@ def _patches(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> lis
     return [part for video in rows.chunk(len(videos)) for part in (video, newline)]
 
 
-def _unique(model: nn.Module, modality: Modality, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
+def _unique(
+    model: nn.Module, modality: Modality, arguments: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[int]] | None:
     """How an image is cut depends on the other images of its sample: only samples of one image share theirs."""
     per_sample = arguments.get("batch_num_images")
-    if modality == "image" and per_sample is not None:
-        if bool((per_sample > 1).any()):
-            return dict(arguments), list(range(int(per_sample.sum())))
-        chosen, index = clip_like.unique(model, modality, arguments)
-        return {**chosen, "batch_num_images": torch.ones(max(index) + 1, dtype=torch.int64)}, index
-    return clip_like.unique(model, modality, arguments)
+    if modality == "video" or per_sample is None:
+        return clip_like.unique(model, modality, arguments)
+    found = None if bool((per_sample > 1).any()) else clip_like.unique(model, modality, arguments)
+    if found is None:
+        return None
+    chosen, index = found
+    return {**chosen, "batch_num_images": torch.ones(max(index) + 1, dtype=torch.int64)}, index
 
 
 ADAPTER = clip_like.clip_like(

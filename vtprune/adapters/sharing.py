@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vtprune.core.adapter import Modality
 
-Unique = Callable[[nn.Module, Modality, Mapping[str, Any]], tuple[dict[str, Any], list[int]]]
+Unique = Callable[[nn.Module, Modality, Mapping[str, Any]], tuple[dict[str, Any], list[int]] | None]
 
 
 def unique_images(*names: str) -> Unique:

@@ -77,7 +77,8 @@ class Adapter:
     windows: attention window lengths per vision layer for a call, for counting FLOPs; None: whatever each layer was
         given attends to itself.
     unique: a call's arguments without images that appear twice, and int64 ``[image]`` that brings them back,
-        ``(model, modality, arguments) -> (arguments, index)``; None if the family cannot.
+        ``(model, modality, arguments) -> (arguments, index)``, or None for a call in which it cannot be told; None if
+        the family cannot.
     video_tower: path of a second tower, of the same build and config, for the videos of families that have one.
     unsupported: why models of this family cannot be pruned at all; binding refuses them with it.
     recognised: whether it was made by `vtprune.core.recognise` from a model's structure; the engine then checks that
@@ -102,7 +103,7 @@ class Adapter:
     cls_row: Callable[[nn.Module], int | None] = lambda model: None
     mergers: tuple[str, ...] = ()
     windows: Callable[[nn.Module, VisionCall, Sequence[VisionInput]], list[list[int]]] | None = None
-    unique: Callable[[nn.Module, Modality, Mapping[str, Any]], tuple[dict[str, Any], list[int]]] | None = None
+    unique: Callable[[nn.Module, Modality, Mapping[str, Any]], tuple[dict[str, Any], list[int]] | None] | None = None
     provides: frozenset[str] = frozenset(KINDS)
     video_tower: str | None = None
     unsupported: str | None = None

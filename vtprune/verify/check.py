@@ -19,7 +19,16 @@ from vtprune.core.errors import (
 from vtprune.core.report import Report
 from vtprune.testing.models.tiny import Tiny
 from vtprune.verify import dialogue
-from vtprune.verify.compare import EFFECT, Disagreement, Seen, check_agree, check_identical, effect
+from vtprune.verify.compare import (
+    EFFECT,
+    TOLERANCE,
+    Disagreement,
+    Seen,
+    check_agree,
+    check_identical,
+    distance,
+    effect,
+)
 from vtprune.verify.masks import acted, reference, survivors
 from vtprune.verify.modes import parts
 from vtprune.verify.outcome import Outcome, Upstream, sentence
@@ -136,6 +145,7 @@ def unpruned(setting: Setting, play: Play, expected: Play, subject: Subject) -> 
     model, inputs = setting.model, setting.inputs
     try:
         plain = play(model, inputs)
+        _check_copies(plain, len(inputs["input_ids"]))
         if play is not expected:
             check_agree(plain, expected(model, inputs), "transformers without vtprune, against its own ordinary way")
     except Exception as error:
@@ -143,6 +153,16 @@ def unpruned(setting: Setting, play: Play, expected: Play, subject: Subject) -> 
             refusal(play, model, inputs)
         raise Upstream(sentence(error, named=not isinstance(error, Disagreement))) from error
     return plain
+
+
+def _check_copies(seen: Seen, samples: int) -> None:
+    """The copies of a sample (beams, several sequences) begin alike; transformers up to 5.17 gives those of models that
+    cut images into crops one another's crops."""
+    if seen.logits is None or seen.logits.shape[1] == samples:
+        return
+    first = seen.logits[0].unflatten(0, (samples, -1))
+    if (by := distance(first, first[:, :1].expand_as(first))) > TOLERANCE:
+        raise Disagreement(f"transformers without vtprune: the copies of a sample differ at the first step by {by:.1e}")
 
 
 def refusal(play: Play, model: Any, inputs: Mapping[str, Tensor]) -> None:

@@ -67,7 +67,6 @@ MODES: dict[str, Mode] = {
             "torch.compile (backend eager) before the with-block",
             costly=True,
         ),
-        Mode("device_map", "compilation and devices", "the decoder's upper half on another device"),
     )
 }
 
@@ -115,6 +114,5 @@ def parts(name: str) -> tuple[Prompt, Setup]:
         "checkpointing": (prompts.pair, settings.checkpointed),
         "compile": (prompts.single, settings.compiled_inside),
         "compiled_before": (prompts.single, settings.compiled_before),
-        "device_map": (prompts.single, settings.two_devices),
     }
     return how[name]

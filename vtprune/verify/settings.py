@@ -102,7 +102,8 @@ def checkpointed(tiny: Tiny, inputs: Inputs) -> Iterator[Setting]:
     """The same in training mode with gradient checkpointing, against gradients without it."""
     model = fresh(tiny.model).requires_grad_(True)
     plays.without_dropout(model)
-    middle = model.get_decoder().layers[-1].mlp
+    layer = model.get_decoder().layers[-1]
+    middle = layer.mlp if hasattr(layer, "mlp") else layer.feed_forward
     again: list[int] = []
 
     def play(model: Any, inputs: Any) -> Seen:
@@ -163,12 +164,3 @@ def compiled_before(tiny: Tiny, inputs: Inputs) -> Iterator[Setting]:
     play(model, inputs)
     yield Setting(model, inputs, ((play, plays.few),))
     torch._dynamo.reset()
-
-
-@contextmanager
-def two_devices(tiny: Tiny, inputs: Inputs) -> Iterator[Setting]:
-    """The upper half of the decoder on a second device; without one at hand the meta device, which computes nothing."""
-    model = fresh(tiny.model)
-    layers = model.get_decoder().layers
-    layers[len(layers) // 2 :].to("meta")
-    yield Setting(model, inputs, ((plays.forward, plays.forward),))

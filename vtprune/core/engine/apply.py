@@ -81,7 +81,7 @@ def removed(flow: Flow, layer: int, kept: list[Tensor], rotary: Tensor | None, s
     for sample, tokens in enumerate(kept):
         for held in (flow.entering[sample], flow.cached[sample]):
             held[layer:] = [len(tokens)] * (len(held) - layer)
-    return lambda states: states.gather(1, columns[..., None].expand(-1, -1, states.shape[-1]))
+    return lambda states: states.gather(1, columns.to(states.device)[..., None].expand(-1, -1, states.shape[-1]))
 
 
 @dataclass(frozen=True)
@@ -126,19 +126,23 @@ def _merge_step(
     def merged(hidden: Tensor, sizes: Tensor | None) -> Tensor:
         rows = list(hidden.unbind(0))
         for merge in merges:
+            tower, columns = None, merge.columns.to(hidden.device)
             at = merge.columns[merge.keep]
-            tower = None if merge.images is None else torch.cat(merge.images)[merge.alive]
-            features = rows[merge.sample][merge.columns] if tower is None else tower.flatten(1)
-            result = reducer.merge(features[None], merge.keep[None], merge.sizes[None])
+            if merge.images is not None:
+                tower = torch.cat(merge.images)
+                tower = tower[merge.alive.to(tower.device)]
+            features = rows[merge.sample][columns] if tower is None else tower.flatten(1)
+            keep = merge.keep.to(features.device)
+            result = reducer.merge(features[None], keep[None], merge.sizes.to(features.device)[None])
             if result is None:
                 continue
-            made = result.features[0, merge.keep]
+            made = result.features[0, keep]
             if tower is not None:
                 assert parts.adapter.project is not None
                 made = parts.adapter.project(parts.model, made.view(-1, *tower.shape[1:]).to(tower.dtype))
-            rows[merge.sample] = rows[merge.sample].index_copy(0, at, made.to(hidden.dtype))
+            rows[merge.sample] = rows[merge.sample].index_copy(0, at.to(hidden.device), made.to(hidden))
             if sizes is not None:
-                sizes[merge.sample, at] = result.sizes[0, merge.keep]
+                sizes[merge.sample, at] = result.sizes[0, keep].to(sizes.device)
         return torch.stack(rows)
 
     return merged

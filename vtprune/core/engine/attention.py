@@ -86,6 +86,26 @@ def _probing(name: str) -> Callable[..., Any]:
     return vtprune_attention
 
 
+class _Alias(str):
+    """The name of the probe, which also answers to the native one: Gemma4, for one, asks whether its implementation is
+    "sdpa". Not so for eager, which older models look up in no table: they would never come to the probe."""
+
+    native: str
+
+    def __new__(cls, native: str) -> _Alias:
+        made = super().__new__(cls, PREFIX + native)
+        made.native = native
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        return str(self) == other or (self.native != "eager" and other == self.native)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+
 _users: dict[str, int] = {}
 
 
@@ -98,7 +118,7 @@ def probing(config: Any) -> Iterator[Callable[[bool], None]]:
     know runs without any mask.
     """
     name = implementation(config)
-    before, alias = config._attn_implementation_internal, PREFIX + name
+    before, alias = config._attn_implementation_internal, _Alias(name)
     masks = AttentionMaskInterface._global_mapping
     if name not in masks:
         raise UnsupportedModeError(
@@ -110,7 +130,8 @@ def probing(config: Any) -> Iterator[Callable[[bool], None]]:
     _users[alias] = _users.get(alias, 0) + 1
 
     def switch(on: bool) -> None:
-        config._attn_implementation_internal = alias if on else before
+        if config._attn_implementation_internal in (before, alias):  # somebody else's choice is left alone
+            config._attn_implementation_internal = alias if on else before
 
     switch(True)
     try:

@@ -78,7 +78,7 @@ class PrunedLayer(DynamicLayer):
         self._announced = (positions, valid, all_valid, logical)
 
     def slots(self, batch: int, device: torch.device) -> Slots:
-        """Position and validity of every stored slot."""
+        """Position and validity of every stored slot, which lie where the keys do. device: where they do, or will."""
         stored, known = self.stored, self._known
         if known is None:
             start = self.cumulative_length - stored
@@ -86,7 +86,9 @@ class PrunedLayer(DynamicLayer):
             return Slots(positions, torch.ones_like(positions, dtype=torch.bool), True)
         if (missing := stored - known.positions.shape[-1]) > 0:
             shape = (*known.positions.shape[:-1], missing)
-            tail = torch.arange(self.cumulative_length - missing, self.cumulative_length, device=device).expand(shape)
+            tail = torch.arange(
+                self.cumulative_length - missing, self.cumulative_length, device=known.positions.device
+            ).expand(shape)
             self._known = known = Slots(
                 torch.cat([known.positions, tail], -1),
                 torch.cat([known.valid, torch.ones_like(tail, dtype=torch.bool)], -1),
@@ -109,6 +111,7 @@ class PrunedLayer(DynamicLayer):
     def evict(self, keep: Tensor) -> None:
         """Store only the slots in ``keep``, bool ``[batch, kv_head, slot]`` (fillers go in any case)."""
         batch, heads = self._rows()
+        keep = keep.to(self.keys.device)
         slots = self.slots(batch, self.keys.device)
         positions = slots.positions if slots.per_head else slots.positions[:, None].expand(batch, heads, -1)
         if not slots.all_valid:
@@ -263,7 +266,7 @@ class PrunedLayer(DynamicLayer):
         return torch.cat([keys, self.keys], dim=-2), torch.cat([values, self.values], dim=-2)
 
     def _remember(self, key_states: Tensor, announced: tuple[Tensor, Tensor, bool, int]) -> None:
-        positions, valid, all_valid, _ = announced
+        positions, valid, all_valid = (*(t.to(key_states.device) for t in announced[:2]), announced[2])
         if self._known is None and not self.stored:
             self._known = Slots(positions, valid, all_valid)
             return

@@ -99,12 +99,13 @@ def _buckets(bound: BoundStage, layer: int, flow: Flow, context: Context) -> lis
 
 def _signals(bound: BoundStage, layer: int, flow: Flow, context: Context, samples: list[int]) -> Signals:
     whole = len(samples) == flow.batch
-    rows = slice(None) if whole else torch.tensor(samples, device=flow.device)
+    rows = slice(None) if whole else torch.tensor(samples)
     alive = torch.stack([flow.alive[sample] for sample in samples]).to(flow.device)
 
     def of_hidden() -> Tensor:
-        columns = flow.columns(samples)[..., None].expand(-1, -1, context.hidden.shape[-1])
-        return context.hidden[rows].gather(1, columns)
+        hidden = context.hidden[rows]
+        columns = flow.columns(samples).to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
+        return hidden.gather(1, columns).to(flow.device)
 
     def of_images(read: Callable[[ImageRecord], Tensor], axis: int) -> Tensor:
         per_sample = []
@@ -117,14 +118,16 @@ def _signals(bound: BoundStage, layer: int, flow: Flow, context: Context, sample
         resolved = bound.resolved(need, layer)
         assert resolved.layer is not None
         captured = flow.captured[resolved][rows]
-        columns = flow.columns(samples, flow.frames[resolved.layer])
-        if need.kind == "attention":
-            return captured.gather(2, columns[:, None].expand(-1, captured.shape[1], -1))
-        return captured.gather(2, columns[:, None, :, None].expand(-1, captured.shape[1], -1, captured.shape[3]))
+        columns = flow.columns(samples, flow.frames[resolved.layer]).to(captured.device)
+        index = columns[:, None].expand(-1, captured.shape[1], -1)
+        if need.kind != "attention":
+            index = index[..., None].expand(-1, -1, -1, captured.shape[3])
+        return captured.gather(2, index).to(flow.device)
 
     def of_text(query: str) -> Tensor:
-        mask = flow.text_mask(query)[rows].to(context.hidden.dtype)
-        return torch.einsum("btd,bt->bd", context.hidden[rows], mask / mask.sum(1, keepdim=True).clamp(min=1))
+        mask = flow.text_mask(query)[rows].to(context.hidden)
+        mean = torch.einsum("btd,bt->bd", context.hidden[rows], mask / mask.sum(1, keepdim=True).clamp(min=1))
+        return mean.to(flow.device)
 
     def coordinates() -> Tensor:
         return torch.stack([flow.layouts[s].coordinates()[flow.alive[s]] for s in samples]).to(flow.device)

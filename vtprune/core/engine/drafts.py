@@ -29,7 +29,7 @@ def attend(
     prompt_mask = None if mask is None else mask[:, :, :prompt, :-drafts]
     first = kernel(query[:, :, :prompt], key[:, :, :-drafts], value[:, :, :-drafts], prompt_mask)[0]
     groups = query.shape[1] // key.shape[1]
-    kept = keep.repeat_interleave(groups, 1)[:, :, None, :]
+    kept = keep.to(key.device).repeat_interleave(groups, 1)[:, :, None, :]
     if mask is None:
         keys = torch.arange(key.shape[2], device=query.device)
         seen = keys <= keys[-drafts:, None]

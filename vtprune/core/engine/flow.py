@@ -39,7 +39,7 @@ class Frame:
 def rows_at(tensor: Tensor, index: Tensor) -> Tensor:
     """The rows ``index``, int64 ``[batch, token]``, of a tensor ``[batch|1, row, ...]``."""
     tensor = tensor.expand(len(index), *tensor.shape[1:])
-    index = index.view(*index.shape, *(1,) * (tensor.dim() - 2))
+    index = index.to(tensor.device).view(*index.shape, *(1,) * (tensor.dim() - 2))
     return tensor.gather(1, index.expand(-1, -1, *tensor.shape[2:]))
 
 
@@ -48,12 +48,13 @@ class Flow:
     """One forward.
 
     length: new tokens per sample as they came in (padding included); past: logical tokens cached before.
-    vision, real: bool ``[batch, token]`` on the model's device; vision placeholders, and tokens that are not padding.
+    device: where its embeddings lie, and with them every tensor below that does not say otherwise.
+    vision, real: bool ``[batch, token]``; vision placeholders, and tokens that are not padding.
     prompt: bool ``[batch, token]``; real tokens that belong to the prompt (drafts of assisted generation do not).
     layouts: the vision tokens of each sample; positions count within this forward's tokens. Empty if it brings none.
     survivors: int64 CPU tensors, per sample the indices (among the new tokens) that are still there, ascending; None
         as long as nothing was dropped.
-    index, valid: the compact problem on the device, ``[batch, token]``; left-filled, so that every row ends together.
+    index, valid: the compact problem, ``[batch, token]``; left-filled, so that every row ends together.
     sizes: float32 ``[batch, token]``, how many tokens each one stands for, once something was merged.
     """
 
@@ -86,7 +87,8 @@ class Flow:
     noun: str = "sample"  # what decides for itself: a sample, or an image inside the vision tower
     targets: dict[tuple[int, int], Fraction | None] = field(default_factory=dict)
     _rows: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    _queries: Queries | None = None
+    _queries: dict[torch.device, Queries] = field(default_factory=dict)
+    _moved: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = field(default_factory=dict)
     _embeddings: dict[int, tuple[object, tuple[Tensor, ...]]] = field(default_factory=dict)
 
     @property
@@ -111,16 +113,27 @@ class Flow:
             layout.vision > 0 and int(layout.positions[-1]) == end for layout, end in zip(layouts, last, strict=True)
         ]
 
-    def queries(self) -> Queries:
-        """The compact problem's rows, for mask rewriting."""
-        if self._queries is None:
-            index = self.index
-            if index is None:
-                index = torch.arange(self.first, self.length, device=self.device).expand(self.batch, -1)
-            valid = torch.ones_like(index, dtype=torch.bool) if self.valid is None else self.valid
+    def queries(self, device: torch.device | None = None) -> Queries:
+        """The compact problem's rows, for mask rewriting; on ``device``, or the flow's own."""
+        device = device or self.device
+        if device not in self._queries:
+            if self.index is None:
+                index = torch.arange(self.first, self.length, device=device).expand(self.batch, -1)
+            else:
+                index = self.index.to(device)
+            valid = torch.ones_like(index, dtype=torch.bool) if self.valid is None else self.valid.to(device)
             moved = self.index is not None
-            self._queries = Queries(index - self.first, index + self.past, valid, self.all_valid, moved)
-        return self._queries
+            self._queries[device] = Queries(index - self.first, index + self.past, valid, self.all_valid, moved)
+        return self._queries[device]
+
+    def brought(self, tensor: Tensor, device: torch.device) -> Tensor:
+        """A tensor that layers share, such as their mask, on the device of one of them; copied there only once."""
+        if tensor.device == device:
+            return tensor
+        key = id(tensor), device
+        if key not in self._moved:
+            self._moved[key] = tensor, tensor.to(device)
+        return self._moved[key][1]
 
     def embeddings(self, pair: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Rotary embeddings ``[batch|1, token, dim]`` of the survivors; layers of a type share a ``pair``."""
@@ -213,7 +226,7 @@ class Flow:
             valid[sample, fill:] = True
         self.survivors, self.alive = after, kept
         self._rows.clear()
-        self._queries = None
+        self._queries.clear()
         self._embeddings.clear()
         self.index, self.valid = index.to(self.device), valid.to(self.device)
         self.all_valid = bool(valid.all())
@@ -227,7 +240,7 @@ class Flow:
     def cut(self, rows: int, layer: int) -> None:
         """The model itself goes on with the last ``rows`` of its tokens only: it needs no others from ``layer`` on."""
         self.first = self.length - rows
-        self._queries = None
+        self._queries.clear()
         self._embeddings.clear()
         for sample, layout in enumerate(self.layouts):
             left = int((layout.positions[self.alive[sample]] >= self.first).sum())
@@ -249,12 +262,12 @@ class Flow:
         before: int64 ``[batch]``, how far earlier turns of the dialogue already run behind.
         """
         axes = positions if positions.dim() == 3 else positions[None]
-        axes = axes.expand(-1, self.batch, -1)
+        axes = axes.to(self.device).expand(-1, self.batch, -1)
         real = self.real[None]
         first = torch.where(real, axes, torch.iinfo(axes.dtype).max).amin((0, 2))
         following = torch.where(real, axes, -1).amax((0, 2)) + 1
         if before is not None:
-            first = first - before
+            first = first - before.to(self.device)
         assert self.valid is not None
         self.rotary = (first[:, None] + self.valid.long().cumsum(1) - 1).clamp(min=0)
         self.shift = following - (first + self.valid.sum(1))

@@ -23,12 +23,21 @@ from torch.utils.weak import WeakIdKeyDictionary
 from transformers.cache_utils import DynamicCache
 
 from vtprune.core.engine.apply import Site, Step, drop_hidden, plan_eviction
-from vtprune.core.engine.attention import Tap, attention_rows, implementation, is_causal, probing, tapped
+from vtprune.core.engine.attention import (
+    Tap,
+    attention_rows,
+    check_implementation,
+    implementation,
+    is_causal,
+    probing,
+    tapped,
+)
 from vtprune.core.engine.cache import PrunedLayer, adopt, release
 from vtprune.core.engine.compiled import forget_compiled
 from vtprune.core.engine.cost import CostModel
 from vtprune.core.engine.decide import Context
 from vtprune.core.engine.deepstack import in_step
+from vtprune.core.engine.devices import without_weights
 from vtprune.core.engine.drafts import attend
 from vtprune.core.engine.flow import Flow
 from vtprune.core.engine.layer_inputs import LayerArguments, LayerInputs
@@ -57,6 +66,7 @@ class Engine:
         self.tower = tuple(bound for bound in plan.stages if bound.is_tower)
         self.vision.stages = TowerStages(parts, self.tower) if self.tower else None
         self.prompt = Prompt(parts)
+        self.vision.generating = lambda: self.prompt.generating
         self.recorder = Recorder(plan, self.cost)
         self._flow: Flow | None = None
         self.inputs = LayerInputs(parts, plan.kinds)
@@ -64,6 +74,7 @@ class Engine:
         self._store: PrunedLayer | None = None
         self._caches: WeakSet[DynamicCache] = WeakSet()
         self._replay: MutableMapping[Tensor, dict[int, Replay]] = WeakIdKeyDictionary()
+        self._kernel = ""
         self._probe: Callable[[bool], None] | None = None
         self._hooks: ExitStack | None = None
 
@@ -71,13 +82,15 @@ class Engine:
 
     def attach(self) -> None:
         """Register every hook; on failure none stays."""
-        if next(self.parts.language_model.parameters()).is_meta:
+        if (name := without_weights(self.parts.model)) is not None:
             raise UnsupportedModeError(
-                f"the parameters of {type(self.parts.model).__name__} are on the meta device: the model was built "
-                f"without weights, or accelerate has offloaded it to the CPU or to disk, under which pruning was never "
-                f"verified; load it with weights, on one device"
+                f"parameter {name!r} of {type(self.parts.model).__name__} is on the meta device, and no hook of "
+                f"accelerate loads it when its module runs: the model was built without weights, or its hooks were "
+                f"taken off; load it with from_pretrained"
             )
-        kernel = implementation(self.parts.language_model.config)
+        if problem := check_implementation(self.parts.language_model.config, "language model"):
+            raise UnsupportedModeError(problem)
+        self._kernel = kernel = implementation(self.parts.language_model.config)
         self.inputs.flash, self.inputs.eager = "flash" in kernel, kernel == "eager"
         with ExitStack() as stack:
             self._register(stack)
@@ -109,6 +122,7 @@ class Engine:
         stack.enter_context(in_step(parts.language_model, lambda: self._flow))
         keep(parts.base.register_forward_pre_hook(self.prompt.base_starts, with_kwargs=True))
         keep(parts.base.register_forward_pre_hook(self.vision.base_starts, with_kwargs=True))
+        keep(parts.base.register_forward_hook(lambda *_: self.prompt.clear(), always_call=True))
         keep(parts.language_model.register_forward_pre_hook(self._model_starts, with_kwargs=True))
         keep(parts.language_model.register_forward_hook(self._model_ends, with_kwargs=True, always_call=True))
         if any(bound.stage.positions == "reindex" for bound in self.plan.stages):
@@ -167,6 +181,11 @@ class Engine:
                 f"there is nothing to prune; was the image left out of the processor's call, or its placeholder out of "
                 f"the text? Run text-only prompts outside vtprune.prune"
             )
+        if flow.prunable and (now := implementation(module.config)) != self._kernel:
+            raise UnsupportedModeError(
+                f"the attention implementation was changed from {self._kernel!r} to {now!r} inside the with-block; "
+                f"leave it, change the implementation, and bind the recipe anew"
+            )
         if flow.prunable and (cache is None or checkpointing) and any(bound.is_kv for bound in self.plan.stages):
             raise UnsupportedModeError(
                 "a .kv stage prunes the KV cache, but the model runs without one (use_cache=False, or gradient "
@@ -209,7 +228,8 @@ class Engine:
         hidden = output[0]
         assert flow.valid is not None
         length = flow.length - flow.first
-        target = (flow.index - flow.first).masked_fill(~flow.valid, length)[..., None].expand_as(hidden)
+        target = (flow.index - flow.first).masked_fill(~flow.valid, length)
+        target = target.to(hidden.device)[..., None].expand_as(hidden)
         full = hidden.new_zeros(flow.batch, length + 1, hidden.shape[-1])
         restored = full.scatter(1, target, hidden)[:, :length]
         if isinstance(output, tuple):
@@ -285,7 +305,7 @@ class Engine:
                     flow.captured[need] = tensor[:, :, -new:].detach()
                     continue
                 with torch.no_grad(), self.recorder.timed(stage):
-                    rows, weights = flow.rows(need.query or "last")
+                    rows, weights = (tensor.to(query.device) for tensor in flow.rows(need.query or "last"))
                     seen = attention_rows(
                         query,
                         key,

@@ -102,7 +102,7 @@ class LayerInputs:
             if kwargs.get("position_ids") is not None:
                 # Layers get their rotary embedding ready-made; the ids only tell flash kernels about packed sequences,
                 # which any gap would look like.
-                start = kwargs["position_ids"].reshape(-1)[0]
+                start = kwargs["position_ids"].reshape(-1)[0].to(flow.device)
                 ids = torch.arange(flow.width, device=flow.device) + start
                 changed["position_ids"] = ids.expand(flow.batch, -1)
         if kind.attention is None:
@@ -119,7 +119,7 @@ class LayerInputs:
     def _masks(
         self, kind: LayerKind, flow: Flow, hidden: Tensor, store: PrunedLayer | None, kwargs: dict[str, Any]
     ) -> dict[str, Any]:
-        mask, queries = kwargs.get("attention_mask"), flow.queries()
+        mask = kwargs.get("attention_mask")
         untouched = store is None or store.untouched
         if kind.shares:
             if flow.index is None and untouched:
@@ -135,11 +135,13 @@ class LayerInputs:
                 return {}
             slots = self._keys[kind.index][0] if kind.index in self._keys else _keys(flow, store)
             if store is not None:
+                queries = flow.queries(slots.positions.device)
                 store.announce(queries.positions, queries.valid, queries.all_valid, flow.length)
+        device = slots.positions.device
         keys_without_query = slots.positions.shape[-1] > flow.width > 1
         rewritten = rewrite(
-            mask,
-            queries,
+            mask if mask is None else flow.brought(mask, device),
+            flow.queries(device),
             slots,
             offset=offset,
             groups=kind.groups,
@@ -156,12 +158,15 @@ class LayerInputs:
         assert self.rotary is not None
         axes = self.rotary if self.rotary.dim() == 3 else self.rotary[None]
         if flow.rotary is None:
-            positions = torch.stack([flow.gather(axis) for axis in axes]) - shift[:, None]
+            positions = torch.stack([flow.gather(axis) for axis in axes.to(flow.device)])
+            positions = positions - shift.to(flow.device)[:, None]
         else:
             positions = flow.rotary.expand(axes.shape[0], -1, -1)
         positions = positions if self.rotary.dim() == 3 else positions[0]
         of_type = (kind.rotary,) if self._by_type else ()
-        cos, sin = self.parts.language_model.rotary_emb.forward(hidden, positions, *of_type)
+        # The embedding reads no more of its first argument than dtype and device.
+        like = hidden if hidden.device == flow.device else hidden.new_empty(1, device=flow.device)
+        cos, sin = self.parts.language_model.rotary_emb.forward(like, positions, *of_type)
         return cos, sin
 
 
@@ -183,11 +188,10 @@ def _survivors(flow: Flow) -> Callable[[Any], Any]:
 
 def _keys(flow: Flow, store: PrunedLayer | None) -> Slots:
     """Every key that a layer's kernel is given: what was stored before, and the new tokens."""
-    queries = flow.queries()
+    before = None if store is None or not store.stored else store.slots(flow.batch, store.keys.device)
+    queries = flow.queries(None if before is None else before.positions.device)
     slots = Slots(queries.positions, queries.valid, queries.all_valid)
-    if store is None or not store.stored:
-        return slots
-    return _joined(store.slots(flow.batch, flow.device), slots)
+    return slots if before is None else _joined(before, slots)
 
 
 def _joined(before: Slots, new: Slots) -> Slots:

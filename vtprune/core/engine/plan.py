@@ -101,14 +101,6 @@ def bind(recipe: Recipe, model: nn.Module) -> Plan:
     bound: list[BoundStage] = []
     if problem := check_implementation(parts.language_model.config, "language model"):
         problems.append(problem)
-    devices = sorted({str(parameter.device) for parameter in model.parameters()})
-    if len(devices) > 1:
-        offloaded = " (meta: offloaded to the CPU or to disk)" if "meta" in devices else ""
-        problems.append(
-            f"its parameters lie on several devices ({', '.join(devices)}){offloaded}; that pruning follows a model "
-            f"from device to device was never verified, so it is refused. Load the model on one device, for instance "
-            f"with device_map={{'': 0}}, in bfloat16 or quantised if it does not fit"
-        )
     for index, stage in enumerate(recipe.stages):
         where = f"stages[{index}]"
         inside = stage.site.is_tower
@@ -149,7 +141,8 @@ def bind(recipe: Recipe, model: nn.Module) -> Plan:
                 f"model's tokens, so {stage.site} is not a site of this model; use projector.output"
             )
     problems.extend(_conflicts(bound))
-    if vision and (problem := check_implementation(parts.vision_tower.config, "vision tower")):
+    inside = any(item.is_tower for item in bound)
+    if (vision or inside) and (problem := check_implementation(parts.vision_tower.config, "vision tower")):
         problems.append(problem)
     if vision and "flash" in implementation(parts.vision_tower.config):
         problems.append("attention inside the vision tower cannot be read with a flash kernel; load it with sdpa")

@@ -76,6 +76,12 @@ class Prompt:
                 raise UnsupportedModeError(
                     f"cache_implementation={value!r}: only the dynamic cache can be shortened; leave it unset"
                 )
+        guidance = kwargs.get("guidance_scale", getattr(config, "guidance_scale", None))
+        if guidance not in (None, 1, 1.0):
+            raise UnsupportedModeError(
+                f"guidance_scale={guidance}: classifier-free guidance runs a second prompt without the image beside "
+                f"the first, which a recipe cannot tell from a prompt whose image was left out; leave it unset"
+            )
         given = [kwargs.get("input_ids"), kwargs.get("inputs"), args[0] if args else None, kwargs.get("inputs_embeds")]
         for tensor in given:
             if isinstance(tensor, Tensor):
@@ -111,7 +117,7 @@ class Prompt:
             elif self._embeddings is not None:
                 table: Any = self.parts.model.get_input_embeddings()  # type: ignore[operator]
                 row = table(torch.tensor(token, device=self._embeddings.device))
-                found[kind] = (self._embeddings == row).all(-1)
+                found[kind] = (self._embeddings == row.to(self._embeddings)).all(-1)
         return found
 
     def real(self, nothing: Tensor) -> Tensor:
@@ -129,7 +135,7 @@ class Prompt:
         for sample in range(flow.batch):
             content = hashlib.sha256()
             if self.token_ids is not None:
-                ids = self.token_ids[sample][flow.prompt[sample]].to(torch.int64).cpu()
+                ids = self.token_ids[sample].to(flow.device)[flow.prompt[sample]].to(torch.int64).cpu()
                 content.update(ids.numpy().tobytes())
             for record in flow.records[sample]:
                 content.update(record.digest())
@@ -199,7 +205,7 @@ def _require_filled(prompt: Prompt, embeddings: Tensor, kinds: dict[Modality, Te
     table: Any = prompt.parts.model.get_input_embeddings()  # type: ignore[operator]
     for kind, mask in kinds.items():
         rows = embeddings[mask]
-        token = torch.tensor(prompt.parts.placeholder_ids[kind], device=table.weight.device)
+        token = torch.tensor(prompt.parts.placeholder_ids[kind], device=embeddings.device)
         if len(rows) and bool((rows == table(token).to(rows)).all(-1).any()):
             raise UnsupportedModeError(
                 f"an {kind} placeholder of {type(prompt.parts.model).__name__} (id {int(token)}) still carries the "

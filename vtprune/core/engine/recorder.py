@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vtprune.core.engine.cost import CostModel
 from vtprune.core.engine.decide import Choice
+from vtprune.core.engine.devices import cuda_devices
 from vtprune.core.engine.flow import Flow
 from vtprune.core.engine.layers import store_of
 from vtprune.core.engine.plan import BoundStage, Plan
@@ -30,7 +31,7 @@ class Recorder:
     def __init__(self, plan: Plan, cost: CostModel) -> None:
         self.plan, self.cost = plan, cost
         self._versions = {package: version(package) for package in PACKAGES}
-        self._clock_waits = next(plan.parts.language_model.parameters()).is_cuda
+        self._clock_waits = cuda_devices(plan.parts.model)
         self.reports: deque[Report] = deque(maxlen=HISTORY)
         self._copies = 1
         self._widths: list[tuple[int, int, int]] = []
@@ -75,7 +76,7 @@ class Recorder:
 
     @contextmanager
     def timed(self, stage: int) -> Iterator[None]:
-        """Add what happens inside to a stage's wall time; a CUDA device is waited for."""
+        """Add what happens inside to a stage's wall time; CUDA devices are waited for."""
         started = self._now()
         try:
             yield
@@ -83,8 +84,8 @@ class Recorder:
             self.reports[-1].stage_seconds[stage] += self._now() - started
 
     def _now(self) -> float:
-        if self._clock_waits:
-            torch.cuda.synchronize()
+        for device in self._clock_waits:
+            torch.cuda.synchronize(device)
         return time.perf_counter()
 
     def stage(self, bound: BoundStage, layer: int, choices: list[Choice], kept: list[tuple[Tensor, ...]]) -> None:

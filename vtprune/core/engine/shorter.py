@@ -52,7 +52,7 @@ class Keys:
             heads = pieces[0][1].shape[1]
             full = pieces[0][1].new_zeros(images * length, heads)
             for bucket, found in pieces:
-                full[bucket.flatten()] = found.transpose(1, 2).flatten(0, 1)
+                full[bucket.flatten().to(full.device)] = found.transpose(1, 2).flatten(0, 1)
             self.attention[need].append(full.view(images, length, heads).transpose(1, 2))
         self._pieces.clear()
 
@@ -71,6 +71,7 @@ def shorter(
         return layer(hidden, *args, **kwargs)
     images, length = hidden.shape[:2]
     flat = hidden.flatten(0, 1)
+    buckets = [bucket.to(flat.device) for bucket in buckets]  # the stage may have acted at a layer of another device
     made = []
     for bucket in buckets:
         if keys is not None:
@@ -82,7 +83,9 @@ def shorter(
     rows = [(output[0] if isinstance(output, tuple) else output).flatten(0, 1) for output in made]
     full = torch.zeros_like(flat)
     if rows:
-        full = full.index_copy(0, torch.cat([bucket.flatten() for bucket in buckets]), torch.cat(rows))
+        left = torch.cat(rows)
+        at = torch.cat([bucket.flatten() for bucket in buckets])
+        full = full.to(left.device).index_copy(0, at.to(left.device), left)
     full = full.view(images, length, -1)
     return (full,) if wrapped else full
 
@@ -97,6 +100,7 @@ def _cut(value: Any, bucket: Tensor, images: int, length: int) -> Any:
             f"or a mask [image, head, {length}, {length}]: dropping patches inside this tower is not exact. Use "
             f"vision.output"
         )
+    bucket = bucket.to(value.device)
     mask, at = value.expand(images, *value.shape[1:])[bucket[:, 0] // length], bucket % length
     if mask.shape[2] == length:
         mask = mask.gather(2, at[:, None, :, None].expand(-1, mask.shape[1], -1, length))

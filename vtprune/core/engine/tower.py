@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vtprune.core.engine.attention import attention_rows, is_causal
-from vtprune.core.errors import UnsupportedModelError
+from vtprune.core.errors import UnsupportedModeError, UnsupportedModelError
 
 
 def returned_features(output: Any) -> tuple[Tensor, ...]:
@@ -69,6 +69,11 @@ def mean_rows(calls: Sequence[Tensor], rows: Tensor) -> Tensor:
     calls: ``[batch, head, key]`` of every kernel call of one vision layer; rows: int64 ``[vision, unit]``. A separator
     (rows of -1) gets the mean of the tokens that have patches, which must be rows of the same image.
     """
+    if not calls:
+        raise UnsupportedModeError(
+            "the attention of a vision layer passed by unseen, because the attention implementation of the vision "
+            "tower was changed inside the with-block; leave it, change the implementation, and bind the recipe anew"
+        )
     sequence = torch.cat([rearrange(call, "batch head key -> head (batch key)") for call in calls], dim=-1)
     rows = rows.to(sequence.device)
     tokens = sequence[:, rows.clamp(min=0)].mean(-1)

@@ -9,6 +9,7 @@ fills.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -120,11 +121,14 @@ class VisionLog:
         self.parts, self.needs, self.wants_features = parts, needs, features
         self.share_images = False
         self.records: list[ImageRecord] = []
+        self.generating: Callable[[], bool] = lambda: False
+        self._made: list[tuple[Any, list[ImageRecord]]] = []
         self.stages: TowerStages | None = None
         self.stage_seconds: dict[int, float] = {}
         self.flops = self.flops_full = 0
         self._flops: dict[tuple[int, int, tuple[tuple[int, ...], ...]], int] = {}
         self._used = False
+        self._said = False
         self._calls = 0
         self._open: _Open | None = None
 
@@ -155,15 +159,25 @@ class VisionLog:
 
     def generate_starts(self) -> None:
         """A new call to `generate`: what an earlier one left over, perhaps by an error, is not joined by what comes."""
-        self._used = True
+        self._forget()
 
     def base_starts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Forward pre-hook of the multimodal base model: unless its images were encoded before, they come now."""
-        if not kwargs.get("mm_encoder_outputs"):
+        """Forward pre-hook of the multimodal base model: unless its images were encoded before, they come now.
+
+        `generate` encodes a prompt's images itself and may hand on copies of what it got (one for each beam). In other
+        calls only what was encoded under this run's eyes is known; anything else has no record, and is refused later.
+        """
+        encoded = [value for value in (kwargs.get("mm_encoder_outputs") or {}).values() if value is not None]
+        if encoded and self.generating():
+            return
+        known = [records for output, records in self._made if any(output is value for value in encoded)]
+        if not encoded or len(known) < len(encoded):
             self._forget()
+        else:
+            self.records, self._used = [record for records in known for record in records], False
 
     def _forget(self) -> None:
-        self.records, self._used = [], False
+        self.records, self._made, self._used = [], [], False
         self.flops = self.flops_full = 0
         self.stage_seconds = {}
 
@@ -182,8 +196,15 @@ class VisionLog:
                 arguments.update(value if is_rest else {name: value})
             index, unique = None, self.parts.adapter.unique
             asked = arguments
+            as_tuple = arguments.get("return_dict") is False
+            if as_tuple:
+                asked = arguments = {**arguments, "return_dict": True}
             if self.share_images and unique is not None:
-                arguments, index = unique(self.parts.model, modality, arguments)
+                found = unique(self.parts.model, modality, arguments)
+                if found is None:
+                    self._say_not_shared(modality)
+                else:
+                    arguments, index = found
             self._open = seen = _Open({need: [] for need in self.needs})
             if self.stages is not None:
                 seen.inside = self.stages.opened(modality, arguments, seen.attention)
@@ -205,15 +226,27 @@ class VisionLog:
                 raw = output.pooler_output  # the model's forward expects a tensor back where there was one
                 output.pooler_output = raw[index] if isinstance(raw, Tensor) and raw.dim() == 3 else features
                 repeated(output, [len(image) for image in call.features], index)
+                _repeat_fields(output, len(call.features), index)
                 call = VisionCall(modality, asked, output, tuple(features))
             self.records.extend(made)
+            self._made.append((output, made))
             images = [record.image for record in made]
             full = self._count(call, images, seen.lengths)
             self.flops_full += full
             self.flops += full if seen.inside is None else self._count(call, images, seen.lengths, seen.inside)
-            return output
+            return output.to_tuple() if as_tuple else output
 
         return encode
+
+    def _say_not_shared(self, modality: Modality) -> None:
+        """share_images was asked for, and this call cannot do it; said once."""
+        if not self._said:
+            self._said = True
+            warnings.warn(
+                f"share_images: adapter {self.parts.adapter.name!r} cannot tell which {modality}s of this call are the "
+                f"same, so each is encoded by itself",
+                stacklevel=2,
+            )
 
     def _recorded(self, call: VisionCall, seen: _Open) -> list[ImageRecord]:
         """What a call made, rectangle by rectangle."""
@@ -326,6 +359,15 @@ class VisionLog:
                 at += row[-1].image.tokens
             rows.append(row)
         return [row for row in rows for _ in range(copies)]
+
+
+def _repeat_fields(output: Any, unique: int, index: Sequence[int]) -> None:
+    """What stands beside the features for each image, once for every time it was asked for; the rest, which is not in
+    step with the images any more, is left out."""
+    for name in [name for name in output if name not in ("pooler_output", "deepstack_features")]:
+        value = output[name]
+        in_step = isinstance(value, Tensor) and value.dim() > 2 and len(value) == unique
+        setattr(output, name, value[list(index)] if in_step else None)
 
 
 def layout_of(positions: Tensor, records: Sequence[ImageRecord]) -> SampleLayout:
