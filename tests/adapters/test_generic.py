@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from inspect import signature
 from typing import Any
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from torch import nn
+from transformers import LlavaModel
 
 import vtprune
 from tests.adapters.exactness import BATCH, SEED, tiny
@@ -31,6 +35,7 @@ from vtprune.core.registry import Registry
 from vtprune.testing.models import vision_mask
 from vtprune.testing.models.families import VARIANTS
 
+TAKES_SIZES = "image_sizes" in signature(LlavaModel.get_image_features).parameters
 PER_HEAD = {"name": "attention", "head_reduction": "none"}
 BEFORE = {"site": "projector.output", "selector": "max_min"}
 LAYER = {"site": "llm.layers[1]", "scorer": "attention"}
@@ -41,9 +46,15 @@ REFUSED = {
     "gemma4-shared": "shared_kv_states",
     "gemma4-bidirectional": "per_layer_input",
     "lfm2_vl": "conv",
+    "qwen3_5": "linear_attention",
+    "qwen3_5-experts": "linear_attention",
 }
 """Variants in which dropping tokens needs more than structure tells, and what the refusal names."""
-SERVED = [name for name, variant in VARIANTS.items() if variant.available and name not in REFUSED]
+ONE_TENSOR = {"idefics2"} if Version(transformers.__version__) < Version("5.20") else set()
+"""Variants whose features come in one tensor for all images, so that a batch is refused when it runs."""
+SERVED = [
+    name for name, variant in VARIANTS.items() if variant.available and name not in REFUSED and name not in ONE_TENSOR
+]
 
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -101,6 +112,17 @@ def test_removal_is_masking(name: str, which: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", sorted(ONE_TENSOR))
+def test_features_that_cannot_be_told_apart_are_refused(name: str) -> None:
+    model = tiny(name).model
+    inputs = tiny(name).make_inputs(BATCH, seed=SEED)
+    with (
+        vtprune.prune(model, {"stages": stages(0.5)}),
+        pytest.raises(UnsupportedModeError, match="images of this batch do not end"),
+    ):
+        model(**inputs)
+
+
 @pytest.mark.parametrize("name", [name for name in REFUSED if VARIANTS[name].available])
 def test_what_structure_does_not_tell_is_refused(name: str) -> None:
     model = tiny(name).model
@@ -137,7 +159,12 @@ def test_random_choices_do_not_depend_on_batch_mates(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "stage", "reason"),
     [
-        ("llava", {"site": "projector.output", "scorer": "random", "budget": 0.5}, "needs sample_seed"),
+        pytest.param(
+            "llava",
+            {"site": "projector.output", "scorer": "random", "budget": 0.5},
+            "needs sample_seed",
+            marks=pytest.mark.skipif(not TAKES_SIZES, reason="the pixels alone are its arguments in this transformers"),
+        ),
         ("llava", {"site": "projector.output", "scorer": "uniform_grid", "budget": 0.5}, "needs grid"),
         ("llava", {"site": "projector.output", "scorer": "cls_attention", "budget": 0.5}, "needs vision_attention"),
         ("llava", {"site": "vision.output", "selector": "max_min", "budget": 0.5}, "vision.output"),

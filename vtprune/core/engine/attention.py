@@ -87,8 +87,8 @@ def _probing(name: str) -> Callable[..., Any]:
 
 
 class _Alias(str):
-    """The name of the probe, which also answers to the native one: Gemma4, for one, asks whether its implementation is
-    "sdpa". Not so for eager, which older models look up in no table: they would never come to the probe."""
+    """The name of the probe, which also answers to the native one, for models that ask for it (`probing`). Not so for
+    eager, which older models look up in no table: they would never come to the probe."""
 
     native: str
 
@@ -110,15 +110,18 @@ _users: dict[str, int] = {}
 
 
 @contextmanager
-def probing(config: Any) -> Iterator[Callable[[bool], None]]:
+def probing(config: Any, asked_by_name: bool = False) -> Iterator[Callable[[bool], None]]:
     """Route the attention of every module that shares ``config`` through the probe; everything is restored on exit.
+
+    asked_by_name: whether the model asks its configuration for the native name, as Gemma4 does where layers share keys.
+        (Not for others: compiled code that was guarded by the native name would run instead of the probe.)
 
     Gives a switch, on at first, so that calls in which nobody is interested (decoding) take the native path.
     The name is registered in both of transformers' tables: an attention function whose name the mask table does not
     know runs without any mask.
     """
     name = implementation(config)
-    before, alias = config._attn_implementation_internal, _Alias(name)
+    before, alias = config._attn_implementation_internal, _Alias(name) if asked_by_name else PREFIX + name
     masks = AttentionMaskInterface._global_mapping
     if name not in masks:
         raise UnsupportedModeError(

@@ -138,7 +138,8 @@ class Engine:
             assert attention is not None
             stack.enter_context(tapped(attention, tap))
         if watched:
-            self._probe = stack.enter_context(probing(parts.language_model.config))
+            shares = any(kind.shares for kind in self.plan.kinds)
+            self._probe = stack.enter_context(probing(parts.language_model.config, asked_by_name=shares))
             self._probe(False)
         if self.plan.vision_needs:
             self._register_vision_taps(stack)

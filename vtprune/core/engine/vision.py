@@ -362,12 +362,11 @@ class VisionLog:
 
 
 def _repeat_fields(output: Any, unique: int, index: Sequence[int]) -> None:
-    """What stands beside the features for each image, once for every time it was asked for; the rest, which is not in
-    step with the images any more, is left out."""
+    """Give back what stands beside the features for each image, once for every time it was asked for."""
     for name in [name for name in output if name not in ("pooler_output", "deepstack_features")]:
         value = output[name]
-        in_step = isinstance(value, Tensor) and value.dim() > 2 and len(value) == unique
-        setattr(output, name, value[list(index)] if in_step else None)
+        if isinstance(value, Tensor) and value.dim() > 2 and len(value) == unique:
+            setattr(output, name, value[list(index)])
 
 
 def layout_of(positions: Tensor, records: Sequence[ImageRecord]) -> SampleLayout:
