@@ -92,6 +92,7 @@ def main(options: argparse.Namespace) -> None:
     """Measure, print, and write the result file."""
     if options.device != "cpu":
         raise SystemExit("the studies benchmark runs on the CPU only")
+    torch.set_num_threads(options.threads)  # of the plain side; a worker sets its own
     worker = Worker(options.threads)
     questions, repeats = (8, 1) if options.toy else (256, options.repeats or 5)
     recipes = [None, "fastv"] if options.toy else [None, *registry().names("recipe")]
