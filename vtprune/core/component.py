@@ -10,11 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from vtprune.core.errors import ComponentError
 from vtprune.core.signals import Need, Signals
 
 if TYPE_CHECKING:
@@ -29,6 +30,22 @@ class Component(BaseModel, ABC):
     kind: ClassVar[str]
     revision: ClassVar[int] = 1
     """Raise it when the component's numbers change; results record it."""
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    """Conformance checks that are known to fail, each with the reason; one of them that passes is a fault."""
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Instances that stand for the class: the conformance suite runs them, and takes other values of each parameter
+        from them. Here: the one with default parameters.
+
+        Raises ComponentError where a parameter has no default: such a class has to say what to run.
+        """
+        if required := [name for name, field in cls.model_fields.items() if field.is_required()]:
+            raise ComponentError(
+                f"{cls.__name__} cannot be made without {', '.join(required)}; define the classmethod examples(): "
+                f"it returns a tuple of instances"
+            )
+        return (cls(),)
 
     def needs(self) -> frozenset[Need]:
         """The signals this component reads, given its parameters."""
@@ -44,6 +61,12 @@ class Scorer(Component):
     def granularity(self) -> Literal["token", "head"]:
         """``token``: scores are ``[batch, vision]``; ``head``: ``[batch, kv_head, vision]``."""
         return "token"
+
+    @property
+    def permutation_equivariant(self) -> bool:
+        """Whether scores move with their tokens: permuting a sample's vision tokens permutes its scores. False for a
+        scorer that looks at places or at the order of the tokens."""
+        return True
 
     @abstractmethod
     def score(self, signals: Signals) -> Tensor:
@@ -154,6 +177,11 @@ class Selector(Component):
     def needs_count(self) -> bool:
         """False if a stage may do without a budget (a threshold); counts are then the number of tokens."""
         return True
+
+    @property
+    def rank_only(self) -> bool:
+        """True if nothing but the order of the scores matters: a strictly increasing map of them changes no choice."""
+        return False
 
     @abstractmethod
     def select(self, candidates: Candidates) -> Tensor:

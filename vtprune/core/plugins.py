@@ -26,6 +26,7 @@ from vtprune.core.errors import PluginError
 from vtprune.core.registry import KINDS, Registration, Registry
 
 GROUP = "vtprune"
+API = 1
 BUILTINS = "vtprune.builtins"
 
 hookspec = pluggy.HookspecMarker(GROUP)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vtprune.core.component import Allocation, AllocationRequest, Candidates
+from vtprune.core.engine.compiled import uncompilable
 from vtprune.core.engine.cost import CostModel
 from vtprune.core.engine.flow import Flow
 from vtprune.core.engine.plan import LANGUAGE, BoundStage
@@ -50,6 +51,7 @@ class Context:
     depth: int | None = None
 
 
+@uncompilable
 def decide(bound: BoundStage, layer: int, flow: Flow, context: Context) -> list[Choice]:
     """One choice per sample, in batch order."""
     choices: list[Choice | None] = [None] * flow.batch

@@ -1,0 +1,1 @@
+"""Every conformance check; importing this package puts them on the list."""

@@ -1,0 +1,1 @@
+"""Deterministic inputs of the conformance checks: layouts, signals, candidates, requests."""

@@ -1,0 +1,1 @@
+"""Hypothesis strategies for everything that a component may be handed."""
