@@ -1,7 +1,7 @@
 """Everything a plugin is written with: ``from vtprune.plugin import Scorer, Need, Signals, hookimpl``.
 
 These names are public: they keep their meaning from one minor version to the next (docs/stability.md). What lies in
-`vtprune.core` may move. Each name is loaded on first use, so that a registration module, which needs ``hookimpl`` alone,
+`vtprune.core` may move. Each name is loaded on first use: a registration module, which needs ``hookimpl`` alone,
 imports neither torch nor pydantic.
 """
 
