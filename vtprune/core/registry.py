@@ -22,7 +22,7 @@ class Registration:
     """One registered name.
 
     target: ``"module:attribute"`` of a component class, task class or adapter; ``"package:file.yaml"`` of a recipe.
-    origin: the distribution that registered it; version: that distribution's version.
+    origin: the distribution that registered it; version: that distribution's version; module: the one whose hook did.
     """
 
     kind: str
@@ -32,6 +32,7 @@ class Registration:
     paper: str | None
     origin: str
     version: str
+    module: str = ""
 
 
 class Registry:
