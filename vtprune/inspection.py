@@ -101,7 +101,7 @@ def require_adapter(config: Any) -> None:
 
     Raises UnsupportedModelError with what is missing, or LoadError if transformers cannot build the model.
     """
-    from vtprune.core.adapter import find_adapter, is_known, locate, tower_type
+    from vtprune.core.lookup import find_adapter, is_known, locate, tower_type
 
     if config.architectures and is_known(config.architectures):
         find_adapter(config.architectures, tower_type(config))
@@ -111,7 +111,7 @@ def require_adapter(config: Any) -> None:
 
 def inspect_model(model: Any) -> Inspection:
     """Look at a model; its parameters may lie on the meta device."""
-    from vtprune.core.adapter import is_known, locate
+    from vtprune.core.lookup import is_known, locate
     from vtprune.core.recognise import examine, wrapping
 
     kind = type(model)
@@ -135,7 +135,7 @@ def inspect_model(model: Any) -> Inspection:
 def _quietly_located(model: Any) -> Parts:
     import warnings
 
-    from vtprune.core.adapter import locate
+    from vtprune.core.lookup import locate
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

@@ -24,9 +24,10 @@ from tests.exactness.helpers import (
     survivors,
     taken,
 )
-from vtprune.core.adapter import Adapter, VisionCall, VisionInput, find_adapter, tower_type
+from vtprune.core.adapter import Adapter, VisionCall, VisionInput
 from vtprune.core.engine.tower import returned_features
 from vtprune.core.errors import BindingError
+from vtprune.core.lookup import find_adapter, tower_type
 from vtprune.testing.models import Inputs, Tiny, vision_mask
 from vtprune.testing.models.families import variant
 

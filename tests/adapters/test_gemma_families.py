@@ -25,6 +25,7 @@ from tests.adapters.exactness import (
 )
 from tests.adapters.towers import assert_project_is_the_projector, assert_rows_are_those_that_matter
 from tests.exactness.helpers import POWER, TOLERANCE, Stages, distance, generate, reference, survivors
+from vtprune.core.adapter import VisionCall
 from vtprune.core.engine.layers import layer_kinds, site_faults
 from vtprune.core.recipe import Recipe
 from vtprune.testing.models.families import variant
@@ -79,7 +80,7 @@ def test_gemma4_videos_are_frames_of_one_shape(version: str) -> None:
         arguments["num_frames_per_video"] = torch.tensor([2, 3])
     else:
         arguments = {key: value[:4].unflatten(0, (2, 2)) for key, value in arguments.items()}
-    adapter, call = adapter_of("gemma4"), vtprune.core.adapter.VisionCall("video", arguments, None, ())
+    adapter, call = adapter_of("gemma4"), VisionCall("video", arguments, None, ())
     images = adapter.images(model, call)
     assert [image.grid for image in images] == ([(2, 2, 4), (3, 2, 4)] if version == "flat" else [(2, 2, 4)] * 2)
     assert adapter.tower_rows is not None

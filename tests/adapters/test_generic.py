@@ -27,10 +27,9 @@ from tests.exactness.helpers import (
     reference,
     survivors,
 )
-from vtprune.core import adapter as adapters
-from vtprune.core import recognise
-from vtprune.core.adapter import locate
+from vtprune.core import lookup, recognise
 from vtprune.core.errors import BindingError, UnsupportedModeError, UnsupportedModelError
+from vtprune.core.lookup import locate
 from vtprune.core.registry import Registry
 from vtprune.testing.models import vision_mask
 from vtprune.testing.models.families import VARIANTS
@@ -62,7 +61,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(autouse=True)
 def _nothing_registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(adapters, "registry", Registry)
+    monkeypatch.setattr(lookup, "registry", Registry)
     with torch.no_grad():
         yield
 

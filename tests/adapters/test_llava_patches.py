@@ -14,8 +14,9 @@ from torch import Tensor
 import vtprune
 from tests.adapters.llava_by_hand import CASES, SEED, by_sample, kinds, prompt, tiny
 from tests.exactness.helpers import assert_agree, distance, generate, reference, spied, taken
-from vtprune.core.adapter import Modality, VisionCall, find_adapter
+from vtprune.core.adapter import Modality, VisionCall
 from vtprune.core.errors import BindingError, UnsupportedModeError
+from vtprune.core.lookup import find_adapter
 from vtprune.core.report import Report
 from vtprune.core.signals import Need
 from vtprune.testing.models import VIDEO, Inputs, Tiny

@@ -25,8 +25,8 @@ from tests.exactness.helpers import (
     survivors,
 )
 from tests.test_docs import ROOT, blocks
-from vtprune.core import adapter as adapters
-from vtprune.core.adapter import locate
+from vtprune.core import lookup
+from vtprune.core.lookup import locate
 from vtprune.core.plugins import discover
 from vtprune.core.signals import Need
 from vtprune.testing.models import Inputs
@@ -69,9 +69,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    registry, failures = discover([EntryPoint("columns", "vtprune_columns.plugin", "vtprune")])
-    assert failures == []
-    monkeypatch.setattr(adapters, "registry", lambda: registry)
+    found = discover([EntryPoint("columns", "vtprune_columns.plugin", "vtprune")])
+    assert [str(plugin) for plugin in found.plugins if plugin.is_fault] == []
+    monkeypatch.setattr(lookup, "registry", lambda: found.registry)
     yield
     for name in ("vtprune_columns.plugin", "vtprune_columns.adapter", "vtprune_columns"):
         sys.modules.pop(name, None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import vtprune
-from vtprune.core.adapter import find_adapter
 from vtprune.core.errors import UnsupportedModelError
+from vtprune.core.lookup import find_adapter
 from vtprune.testing.models.mllama import tiny_mllama
 
 

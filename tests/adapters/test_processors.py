@@ -32,7 +32,7 @@ from tests.adapters.processors import (
     template,
 )
 from tests.exactness.helpers import TOLERANCE, distance, generate, reference, spied
-from vtprune.core.adapter import locate
+from vtprune.core.lookup import locate
 from vtprune.core.recipe import Recipe
 from vtprune.core.signals import Need
 from vtprune.testing.models import Inputs, vision_mask

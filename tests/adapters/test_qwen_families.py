@@ -33,8 +33,8 @@ from tests.exactness.helpers import (
     survivors,
     taken,
 )
-from vtprune.core.adapter import locate
 from vtprune.core.engine.tower import tokens_of
+from vtprune.core.lookup import locate
 from vtprune.core.signals import Need
 from vtprune.testing.models import vision_mask
 

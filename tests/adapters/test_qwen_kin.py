@@ -25,8 +25,9 @@ from tests.adapters.exactness import (
 from tests.adapters.packed import NAMES
 from tests.adapters.towers import assert_project_is_the_projector, assert_rows_are_those_that_matter
 from tests.exactness.helpers import TOLERANCE, assert_agree, distance, generate, reference, survivors, taken
-from vtprune.core.adapter import VisionCall, locate
+from vtprune.core.adapter import VisionCall
 from vtprune.core.errors import UnsupportedModeError
+from vtprune.core.lookup import locate
 
 KIN = ("glm_ocr", "video_llama_3", "paddleocr_vl")
 ATTENTIONS = [*KIN, *(pytest.param(f"{name}/eager", marks=pytest.mark.slow) for name in KIN)]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from tests.adapters.exactness import SEED, adapter_of, tiny
-from vtprune.core.adapter import VisionCall, VisionInput, locate
+from vtprune.core.adapter import VisionCall, VisionInput
 from vtprune.core.engine.tower import returned_features, tokens_of
+from vtprune.core.lookup import locate
 from vtprune.testing.models.tiny import Inputs
 
 IMAGES = (1, 2)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import runpy
+import sys
 import warnings
 from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +21,9 @@ from typer.testing import CliRunner, Result
 
 import vtprune
 from vtprune.cli import app
-from vtprune.core import adapter as adapters
+from vtprune.core import lookup
 from vtprune.core.plugins import registry
-from vtprune.core.registry import Registry
+from vtprune.core.registry import Registration, Registry
 from vtprune.testing.models import tiny_llava
 
 QUICK = ("blip", "florence2", "fuyu", "git", "kosmos-2", "llava", "mllama", "qwen2_5_vl", "t5gemma2", "udop")
@@ -70,7 +72,7 @@ def test_a_configuration_without_weights_and_without_an_adapter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = folder_of(tiny_llava().model.config, tmp_path / "bare")
-    monkeypatch.setattr(adapters, "registry", Registry)
+    monkeypatch.setattr(lookup, "registry", Registry)
     found = inspected(folder)
     assert found["adapter"] == "recognised:LlavaForConditionalGeneration"
     assert found["origin"] == "recognised by its structure, not verified"
@@ -161,7 +163,10 @@ def test_a_skeleton_of_a_recognised_model_works_as_it_is(tmp_path: Path, monkeyp
     file = tmp_path / "adapter.py"
     assert run("inspect", "nano", "--skeleton", str(file)).exit_code == 0
     adapter = runpy.run_path(str(file))["ADAPTER"]
-    monkeypatch.setattr(adapters, "_known", lambda: {(name, None): adapter for name in adapter.architectures})
+    book = Registry()
+    book.add(Registration("adapter", adapter.name, "skeleton:ADAPTER", adapter.summary, None, "acme", "1.0"))
+    monkeypatch.setitem(sys.modules, "skeleton", SimpleNamespace(ADAPTER=adapter))
+    monkeypatch.setattr(lookup, "registry", lambda: book)
     tiny = tiny_llava()
     stage = {"site": "llm.layers[1]", "scorer": "attention", "budget": 0.5}
     with torch.no_grad(), vtprune.prune(tiny.model, {"stages": [stage]}) as run_:

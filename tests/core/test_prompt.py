@@ -10,10 +10,10 @@ from transformers import GenerationConfig
 
 import vtprune
 from tests.robustness.scenes import DROP, Callback, recipe
-from vtprune.core.adapter import locate
 from vtprune.core.engine.flow import Flow
 from vtprune.core.engine.prompt import Prompt
 from vtprune.core.errors import UnsupportedModeError
+from vtprune.core.lookup import locate
 from vtprune.core.signals import Need, Signals
 from vtprune.testing.models import IMAGE, VIDEO, Inputs, Tiny, tiny_llava, tiny_qwen2_5_vl
 

@@ -19,10 +19,10 @@ import vtprune
 from tests.robustness.places import FAR, Far, MixedDevicesError, Placing, Pretending, dispatched
 from tests.robustness.scenes import DROP, EVICT, FAMILIES, INPUT_DROP, logits, recipe, reference_of, tokens
 from tests.robustness.test_assisted import repeating
-from vtprune.core.adapter import locate
 from vtprune.core.engine.devices import cuda_devices, without_weights
 from vtprune.core.engine.flow import Flow
 from vtprune.core.errors import UnsupportedModeError
+from vtprune.core.lookup import locate
 from vtprune.testing.models import Tiny, tiny_llava
 from vtprune.testing.models.families import VARIANTS
 

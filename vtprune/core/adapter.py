@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from vtprune.core.errors import UnsupportedModelError, did_you_mean
-from vtprune.core.plugins import registry
 from vtprune.core.signals import KINDS
 
 Modality = Literal["image", "video"]
@@ -83,6 +80,8 @@ class Adapter:
     unsupported: why models of this family cannot be pruned at all; binding refuses them with it.
     recognised: whether it was made by `vtprune.core.recognise` from a model's structure; the engine then checks that
         the placeholders were filled.
+    tiny: ``"module:function"``, what makes a tiny model of the family for `vtprune.testing.check_adapter` and ``vtprune
+        check``; the function takes ``"sdpa"`` or ``"eager"``.
     """
 
     name: str
@@ -108,6 +107,7 @@ class Adapter:
     video_tower: str | None = None
     unsupported: str | None = None
     recognised: bool = False
+    tiny: str | None = None
 
 
 @dataclass(frozen=True)
@@ -151,115 +151,3 @@ class Parts:
         config: Any = self.model.config
         ids = {kind: getattr(config, name, None) for kind, name in self.adapter.placeholders.items()}
         return {kind: token for kind, token in ids.items() if token is not None}
-
-
-def _known() -> dict[tuple[str, str | None], Adapter]:
-    """The registered adapters by model class and type of vision tower; None for any other tower."""
-    known: dict[tuple[str, str | None], Adapter] = {}
-    for name in registry().names("adapter"):
-        adapter = registry().load("adapter", name)
-        towers = adapter.tower_types or (None,)
-        known.update({(architecture, tower): adapter for architecture in adapter.architectures for tower in towers})
-    return known
-
-
-def is_known(class_names: Sequence[str]) -> bool:
-    """Whether an adapter is registered for one of these model classes."""
-    classes = {architecture for architecture, _ in _known()}
-    return any(name in classes for name in class_names)
-
-
-def tower_type(config: Any) -> str | None:
-    """The model type of a configuration's vision tower, if it says."""
-    found = getattr(getattr(config, "vision_config", None), "model_type", None)
-    return found if isinstance(found, str) else None
-
-
-def find_adapter(class_names: Sequence[str], tower: str | None = None) -> Adapter:
-    """The adapter of the first known model class; raises UnsupportedModelError for an unknown class, and for a family
-    that cannot be pruned.
-
-    class_names: a model's class and its ancestors, or the ``architectures`` of a config; tower: its `tower_type`.
-    """
-    known = _known()
-    for name in class_names:
-        if adapter := known.get((name, tower)) or known.get((name, None)):
-            if adapter.unsupported:
-                raise UnsupportedModelError(f"{name} cannot be pruned: {adapter.unsupported}")
-            return adapter
-    seen = class_names[0]
-    classes = [architecture for architecture, _ in known]
-    raise UnsupportedModelError(
-        f"no adapter for model class {seen}.{did_you_mean(seen, classes)} To support a new family, write an adapter (a "
-        f"declarative map of about 60 lines) and register it through the 'vtprune' entry point; see docs/adapters.md, "
-        f"and `vtprune adapters inspect MODEL`, which writes a skeleton. If {seen} wraps a supported model (PEFT, "
-        f"DataParallel, ...), pass the wrapped model."
-    )
-
-
-def adapter_of(model: nn.Module) -> Adapter:
-    """The adapter of a model: the registered one of its class, or else one made from its structure.
-
-    Raises UnsupportedModelError, which for an unknown class lists what was found in its structure and what is missing.
-    """
-    from vtprune.core.recognise import examine, explain, recognise, wrapping
-
-    names = [ancestor.__name__ for ancestor in type(model).__mro__]
-    tower = tower_type(getattr(model, "config", None))
-    if is_known(names):
-        return find_adapter(names, tower)
-    if reason := wrapping(model):
-        raise UnsupportedModelError(reason)
-    if (adapter := recognise(model)) is not None:
-        return adapter
-    try:
-        return find_adapter(names)
-    except UnsupportedModelError as error:
-        raise UnsupportedModelError(f"{error} Its structure was not recognised ({explain(examine(model))}).") from None
-
-
-def locate(model: nn.Module) -> Parts:
-    """Find the modules of ``model``; raises UnsupportedModelError if its adapter's paths do not fit."""
-    adapter = adapter_of(model)
-    base: nn.Module = model.base_model  # type: ignore[assignment]
-    try:
-        language_model = attrgetter(adapter.language_model)(base)
-        tower = attrgetter(adapter.vision_tower)(base)
-        projector = None if adapter.projector is None else attrgetter(adapter.projector)(base)
-        mergers = tuple(attrgetter(path)(base) for path in adapter.mergers)
-        layers = tuple(language_model.layers)
-        attention = tuple(getattr(layer, "self_attn", None) for layer in layers)
-        if not any(attention):
-            raise AttributeError(f"no decoder layer ({type(layers[0]).__name__}) has a `self_attn`")
-        vision, vision_attention = _tower_layers(adapter, tower)
-        video: tuple[tuple[nn.Module, ...], ...] = ((), ())
-        if adapter.video_tower is not None:
-            video = _tower_layers(adapter, attrgetter(adapter.video_tower)(base))
-    except AttributeError as error:
-        raise UnsupportedModelError(
-            f"adapter {adapter.name!r} does not fit this {type(model).__name__}: {error}. The installed transformers "
-            f"may have moved a module, or the model mixes parts (another vision tower) that the adapter does not know"
-        ) from error
-    head: nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
-    return Parts(
-        adapter,
-        model,
-        base,
-        language_model,
-        layers,
-        attention,
-        tower,
-        vision,
-        vision_attention,
-        projector,
-        head,
-        mergers,
-        *video,
-    )
-
-
-def _tower_layers(adapter: Adapter, tower: nn.Module) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]:
-    """The layers of a tower, and the attention of each."""
-    layers = () if adapter.vision_layers is None else tuple(attrgetter(adapter.vision_layers)(tower))
-    reads = adapter.vision_attention
-    return layers, () if reads is None else tuple(attrgetter(reads)(layer) for layer in layers)

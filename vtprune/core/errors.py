@@ -58,6 +58,10 @@ class PluginError(VtpruneError):
     """An installed plugin could not be loaded, or two plugins claim one name."""
 
 
+class PluginWarning(UserWarning):
+    """A plugin does not do what its user may expect: it cannot be loaded, or something else stays in force."""
+
+
 def bulleted(title: str, items: Iterable[str]) -> str:
     """Join ``items`` under ``title``, one dash each."""
     items = list(items)

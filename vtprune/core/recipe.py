@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
+from vtprune.core import substitution
 from vtprune.core.budget import Budget
 from vtprune.core.errors import PluginError, RecipeError, UnknownNameError, did_you_mean
 from vtprune.core.overrides import apply_overrides
@@ -122,8 +123,11 @@ def build_name(kind: str, component: Any) -> str:
 class Recipe(BaseModel):
     """A pruning method as data.
 
-    Load one with `Recipe.load`, or validate a dict with `Recipe.parse`. ``hash`` covers what acts (schema and
-    stages), not the name or the prose.
+    Load one with `Recipe.load`, or validate a dict with `Recipe.parse`. ``hash`` covers what acts (schema, stages and
+    the choice of an adapter), not the name or the prose.
+
+    replace: names to take in place of others, ``{old: new}``: components, wherever they stand in the stages, and
+        adapters.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -132,7 +136,22 @@ class Recipe(BaseModel):
     name: str = "inline"
     paper: str | None = None
     description: str | None = None
+    replace: dict[str, str] = Field(default_factory=dict)
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _replace(cls, data: Any, read: ModelWrapValidatorHandler[Recipe]) -> Recipe:
+        """Read the stages with the names of ``replace``."""
+        names = data.get("replace") if isinstance(data, Mapping) else None
+        if not names or not isinstance(names, Mapping) or not all(isinstance(new, str) for new in names.values()):
+            return read(data)
+        with substitution.substituting(names) as used:
+            recipe = read(data)
+        met = used.used | substitution.names_in(plain(recipe)["stages"])
+        if found := list(substitution.problems(names, met)):
+            raise ValueError("\n".join(found))
+        return recipe
 
     @classmethod
     def parse(cls, data: Any, source: str = "recipe", /, **overrides: Any) -> Recipe:
@@ -173,6 +192,8 @@ class Recipe(BaseModel):
     def hash(self) -> str:
         """sha256 (hex) of the normalised stages: equal for recipes that do the same."""
         acting = {key: value for key, value in self.to_dict().items() if key in ("schema_version", "stages")}
+        if chosen := substitution.adapters(self.replace):
+            acting["adapters"] = chosen
         return hashlib.sha256(json.dumps(acting, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -185,7 +206,7 @@ def _read(recipe: str | Path) -> Any:
     elif isinstance(recipe, Path) or path.suffix in (".yaml", ".yml") or "\\" in recipe:
         raise RecipeError([f"no such file; the current directory is {Path.cwd()}"], str(path))
     else:
-        unknown = did_you_mean(recipe, registry().names("recipe"))
+        unknown = registry().explain("recipe", recipe) + did_you_mean(recipe, registry().names("recipe"))
         raise UnknownNameError(f"unknown recipe {recipe!r}.{unknown} A path to a YAML file works too.")
     try:
         return yaml.safe_load(text)
@@ -219,7 +240,8 @@ def _problems(error: ValidationError) -> list[str]:
         elif fault["type"] == "missing":
             found.append(f"{where}: missing")
         elif fault["type"] == "value_error":
-            found.extend(f"{where}: {line}" for line in str(fault["ctx"]["error"]).split("\n"))
+            place = f"{where}: " if where else ""
+            found.extend(f"{place}{line}" for line in str(fault["ctx"]["error"]).split("\n"))
         else:
             found.append(f"{where}: {fault['msg']} (got {fault['input']!r})")
     return found

@@ -7,7 +7,7 @@ see `vtprune.core.plugins`. Nothing here imports torch, so listing is quick.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -36,9 +36,13 @@ class Registration:
 
 
 class Registry:
-    """Registrations by kind and name; a plain mapping with good errors."""
+    """Registrations by kind and name; a plain mapping with good errors.
+
+    explain: what to say of a kind and a name that are not there, beside the nearest names; the loader sets it.
+    """
 
     def __init__(self) -> None:
+        self.explain: Callable[[str, str], str] = lambda kind, name: ""
         self._entries: dict[tuple[str, str], Registration] = {}
         self._loaded: dict[tuple[str, str], Any] = {}
 
@@ -65,7 +69,8 @@ class Registry:
     def entry(self, kind: str, name: str) -> Registration:
         """One registration; raises UnknownNameError with the nearest names."""
         if (kind, name) not in self._entries:
-            raise UnknownNameError(f"unknown {kind} {name!r}.{did_you_mean(name, self.names(kind))}")
+            said = self.explain(kind, name)
+            raise UnknownNameError(f"unknown {kind} {name!r}.{said}{did_you_mean(name, self.names(kind))}")
         return self._entries[kind, name]
 
     def load(self, kind: str, name: str) -> Any:

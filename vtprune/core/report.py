@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vtprune.core.layout import SampleLayout
+    from vtprune.core.provenance import Provenance
     from vtprune.core.recipe import Recipe
 
 
@@ -78,7 +79,8 @@ class Report:
     kv_bytes, kv_bytes_full: the KV cache after the prompt, with and without pruning.
     flops, flops_full: the whole run, with and without pruning; flops_parts: the same by part.
     new_tokens: decoding steps seen so far.
-    versions: of vtprune, its main dependencies and the plugins involved.
+    versions: of vtprune, its main dependencies and the distributions of the plugins involved.
+    components: where the adapter (if it is a registered one) and each component of the recipe come from.
     """
 
     recipe: Recipe
@@ -99,6 +101,7 @@ class Report:
     flops_parts: dict[str, int]
     new_tokens: int
     versions: dict[str, str]
+    components: tuple[Provenance, ...] = ()
 
     @property
     def mean_tokens_over_layers(self) -> float:
@@ -175,6 +178,7 @@ class Report:
                 "name": self.recipe.name,
                 "hash": self.recipe.hash,
                 "paper": self.recipe.paper,
+                "replace": dict(self.recipe.replace),
                 "stages": self.recipe.to_dict()["stages"],
             },
             "family": self.family,
@@ -182,6 +186,7 @@ class Report:
             "depth": self.depth,
             "kv_heads": self.kv_heads,
             "versions": dict(self.versions),
+            "components": [part.to_dict() for part in self.components],
             "stages": [self._stage(stage) for stage in range(len(self.recipe.stages))],
             "samples": [
                 {

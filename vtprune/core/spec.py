@@ -22,6 +22,7 @@ from vtprune.core.component import (
 )
 from vtprune.core.errors import VtpruneError, did_you_mean
 from vtprune.core.plugins import registry
+from vtprune.core.substitution import substituted
 from vtprune.core.task import Task
 
 
@@ -60,7 +61,7 @@ def build(kind: str, spec: Any) -> Component:
         spec = {"name": spec}
     if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
         raise ValueError(f"a {kind} is a name or a mapping with 'name' and parameters, got {spec!r}")
-    name = spec["name"]
+    name = substituted(kind, spec["name"])
     try:
         target = registry().load(kind, name)
     except VtpruneError as error:

@@ -15,8 +15,8 @@ from typing import Any
 
 from PIL import Image
 
-from vtprune.core.adapter import locate
 from vtprune.core.errors import VtpruneError
+from vtprune.core.lookup import locate
 from vtprune.core.task import Sample, Video
 
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from vtprune.core.adapter import Parts, locate
+from vtprune.core.adapter import Parts
 from vtprune.core.budget import Budget
 from vtprune.core.engine.cost import CostModel, module_flops_per_token, vision_flops
+from vtprune.core.lookup import locate
 from vtprune.core.recipe import Recipe
 from vtprune.core.task import Sample
 from vtprune.study.cell import Cell, ModelRef, Variant

@@ -15,9 +15,9 @@ import torch
 from transformers import PreTrainedModel
 
 from vtprune.api import observe, prune
-from vtprune.core.adapter import locate
 from vtprune.core.errors import VtpruneError
 from vtprune.core.layout import SampleLayout
+from vtprune.core.lookup import locate
 from vtprune.core.recipe import Recipe
 from vtprune.core.spec import build
 from vtprune.core.task import Sample, Task
@@ -74,7 +74,7 @@ class Worker:
         task, samples = self._task(cell)
         model, processor = self._loaded(cell.model)
         recipe = None if cell.variant.recipe is None else Recipe.parse(dict(cell.variant.recipe), cell.variant.label)
-        share_images = locate(model).adapter.unique is not None
+        share_images = locate(model, {} if recipe is None else recipe.replace).adapter.unique is not None
         run = (
             observe(model, share_images=share_images)
             if recipe is None

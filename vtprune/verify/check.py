@@ -50,7 +50,7 @@ def check(tiny: Tiny, mode: str, subject: Subject) -> Outcome:
         inputs = prompt(tiny)
         with setup(tiny, inputs) as setting:
             known = _known(tiny.model, mode) if setting.model is tiny.model else {}
-            return _outcome(lambda: _check(setting, subject, known))
+            return _outcome(lambda: check_setting(setting, subject, known))
     except NotApplicable as error:
         return Outcome("absent", str(error))
     except Exception as error:
@@ -92,8 +92,11 @@ def _outcome(run: Callable[[], None]) -> Outcome:
     return Outcome("pass")
 
 
-def _check(setting: Setting, subject: Subject, known: dict[int, Seen]) -> None:
-    """Check every way of calling; ``known`` has what the unhooked model gave, by number, and takes what it gives."""
+def check_setting(setting: Setting, subject: Subject, known: dict[int, Seen]) -> None:
+    """Check every way of calling; ``known`` has what the unhooked model gave, by number, and takes what it gives.
+
+    Raises Disagreement, Upstream, NotApplicable, or one of the `REFUSALS`.
+    """
     shown = []
     for number, (play, expected) in enumerate(setting.pairs):
         if number not in known:

@@ -53,7 +53,7 @@ def gradients(model: Any, inputs: Mapping[str, Tensor]) -> Seen:
 
 def text_of(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     """bool ``[batch, token]``: real tokens that are no placeholder."""
-    from vtprune.core.adapter import locate
+    from vtprune.core.lookup import locate
 
     ids = torch.tensor(sorted(locate(model).placeholder_ids.values()))
     return inputs["attention_mask"].bool() & ~torch.isin(inputs["input_ids"], ids)

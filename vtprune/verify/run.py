@@ -80,7 +80,7 @@ def family_of(variant: str) -> str:
 
     if variant in VARIANTS:
         return VARIANTS[variant].family
-    from vtprune.core.adapter import adapter_of
+    from vtprune.core.lookup import adapter_of
     from vtprune.verify.cells import maker
 
     model = maker(variant)(ATTENTIONS[0]).model

@@ -65,8 +65,8 @@ def uneven(heads: int, rising: bool) -> list[float] | float:
 
 def kv_heads(model: Any, layer: int) -> int:
     """KV heads of a decoder layer; 1 if it has no attention, which is for binding to refuse."""
-    from vtprune.core.adapter import locate
     from vtprune.core.engine.layers import layer_kinds
+    from vtprune.core.lookup import locate
 
     return max(1, layer_kinds(locate(model))[layer].kv_heads)
 

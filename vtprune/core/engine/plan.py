@@ -13,11 +13,12 @@ from itertools import pairwise
 
 from torch import nn
 
-from vtprune.core.adapter import Parts, locate
+from vtprune.core.adapter import Parts
 from vtprune.core.engine import tower_faults
 from vtprune.core.engine.attention import check_implementation, implementation
 from vtprune.core.engine.layers import LayerKind, attention_fault, layer_kinds, site_faults
 from vtprune.core.errors import BindingError
+from vtprune.core.lookup import locate
 from vtprune.core.recipe import Recipe, Stage, build_name
 from vtprune.core.signals import Need
 
@@ -93,7 +94,7 @@ def component_needs(stage: Stage) -> dict[str, frozenset[Need]]:
 
 def bind(recipe: Recipe, model: nn.Module) -> Plan:
     """Check a recipe against a model; raises UnsupportedModelError or BindingError (every problem at once)."""
-    parts = locate(model)
+    parts = locate(model, recipe.replace)
     kinds = layer_kinds(parts)
     problems: list[str] = []
     captures: dict[int, dict[Need, int]] = defaultdict(dict)

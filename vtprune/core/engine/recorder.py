@@ -18,6 +18,7 @@ from vtprune.core.engine.devices import cuda_devices
 from vtprune.core.engine.flow import Flow
 from vtprune.core.engine.layers import store_of
 from vtprune.core.engine.plan import BoundStage, Plan
+from vtprune.core.provenance import distributions, of_adapter, of_parts
 from vtprune.core.report import Event, Report
 
 PACKAGES = ("vtprune", "torch", "transformers")
@@ -30,7 +31,9 @@ class Recorder:
 
     def __init__(self, plan: Plan, cost: CostModel) -> None:
         self.plan, self.cost = plan, cost
-        self._versions = {package: version(package) for package in PACKAGES}
+        adapter = of_adapter(plan.parts.adapter)
+        self._components = (*([] if adapter is None else [adapter]), *of_parts(list(plan.recipe.stages)))
+        self._versions = {package: version(package) for package in PACKAGES} | distributions(self._components)
         self._clock_waits = cuda_devices(plan.parts.model)
         self.reports: deque[Report] = deque(maxlen=HISTORY)
         self._copies = 1
@@ -71,6 +74,7 @@ class Recorder:
                 flops_parts={**vision, "prefill": 0, "prefill_full": 0, "decode": 0, "decode_full": 0},
                 new_tokens=0,
                 versions=dict(self._versions),
+                components=self._components,
             )
         )
 

@@ -12,11 +12,13 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from vtprune.core.errors import PluginError
+from vtprune.core.plugins.absent import why_absent
 from vtprune.core.plugins.hooks import API, GROUP, Hooks
 from vtprune.core.plugins.plugin import Plugin, canonical
 from vtprune.core.plugins.registrar import Registrar
@@ -74,6 +76,7 @@ def discover(points: Iterable[EntryPoint] | None = None, environment: Mapping[st
     problems = switches.problems(plugin.distribution for plugin in third)
     if switches.strict and problems:
         raise PluginError("; ".join(problems))
+    registry.explain = partial(why_absent, plugins=tuple(plugins), registry=registry)
     return Discovery(registry, tuple(plugins), problems)
 
 
