@@ -8,7 +8,7 @@
 #   make test-oldest  the default suite on the oldest supported transformers, in .venv-oldest
 #   make lint         ruff and mypy
 #   make format       let ruff rewrite what it can
-#   make docs         write docs/components.md and docs/verified.md anew, from the components and the stored results
+#   make docs         write the generated pages in docs/ anew: components, families, verified, mutations (minutes)
 #   make bench        the benchmarks
 #   make clean        remove the environments and everything that was made
 #
@@ -97,6 +97,8 @@ docs: $(VENV)/.run
 	@$(VENV)/bin/python tools/component_tables.py
 	@$(VENV)/bin/python tools/family_table.py
 	@$(VENV)/bin/python tools/verified_tables.py
+	@$(THREADS) $(VENV)/bin/python tools/mutation_table.py
+	@$(THREADS) $(OFFLINE) $(VENV)/bin/vtprune check --all --record vtprune/conformance.json
 
 bench: $(VENV)/.run
 	@$(VENV)/bin/python -m benchmarks.run

@@ -1,4 +1,4 @@
-"""Run the benchmarks of the engine and write ``benchmarks/results/<name>-<device>.json``.
+"""Run the benchmarks and write ``benchmarks/results/<name>-<device>.json``.
 
 python -m benchmarks.run
 python -m benchmarks.run speed --threads 1
@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import sys
 
-from benchmarks import compaction, probe, speed, studies
+from benchmarks import cli, compaction, probe, speed, studies
 from benchmarks.common import RESULTS, arguments
 
-BENCHMARKS = {"compaction": compaction, "probe": probe, "speed": speed, "studies": studies}
+BENCHMARKS = {"cli": cli, "compaction": compaction, "probe": probe, "speed": speed, "studies": studies}
 
 # glibc hands large blocks back to the system and faults them in again, which costs a prefill up to a tenth of its time
 # or nothing, by the luck of what lies at the top of the heap. Here freed memory is kept, for both sides alike.

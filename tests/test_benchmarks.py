@@ -15,7 +15,7 @@ from benchmarks.common import allocations, arguments, goal, summary
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["compaction", "probe", "speed", "studies"])
+@pytest.mark.parametrize("name", ["cli", "compaction", "probe", "speed", "studies"])
 def test_runs_at_toy_size_and_writes_its_results(name: str, tmp_path: Path) -> None:
     options = arguments("").parse_args(["--toy", "--results", str(tmp_path), "--threads", str(torch.get_num_threads())])
     importlib.import_module(f"benchmarks.{name}").main(options)

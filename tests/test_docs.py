@@ -2,7 +2,8 @@
 
 Blocks of a page run in order in one folder. A block whose opening line says ``file=PATH`` is written to that path
 instead; a ``pyproject.toml`` among those is put on the path like an installed distribution, so that the plugin of the
-tutorial is a real one. Files that the command lines mention (``photo.jpg``, ``mine.yaml``) are provided.
+tutorial is a real one. What stands in a block ``sh setup`` is run before all that. Files that the command lines mention
+(``photo.jpg``, ``mine.yaml``) are provided.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from vtprune.study.file import StudyFile
 from vtprune.testbed import photo
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 LANGUAGES = {"python", "yaml", "sh", "toml", "text"}
@@ -67,7 +68,7 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [
     pytest.param(block.page, line.partition("    #")[0].strip(), id=f"{block.page.stem}: {line[:60]}")
     for block in BLOCKS
-    if block.language == "sh"
+    if block.language == "sh" and "setup" not in block.words
     for line in block.text.splitlines()
 ]
 
@@ -82,17 +83,20 @@ def folder(tmp_path: Path) -> Path:
 
 
 def prepare(page: Path, folder: Path) -> None:
-    """Write the files of a page's example, and make a distribution of them if they have a pyproject.toml."""
+    """Run the page's setup, write the files of its example, and make a distribution of those with a pyproject.toml."""
+    for block in blocks(page):
+        if "setup" in block.words:
+            for line in block.text.splitlines():
+                run([*VTPRUNE, *shlex.split(line)[1:]], folder)
     for block in blocks(page):
         if block.file is None:
             continue
         path = folder / block.file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block.text, encoding="utf-8")
-    project = folder / "pyproject.toml"
-    if project.is_file():
+    for project in projects(folder):
         data = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
-        info = folder / f"{data['name'].replace('-', '_')}-{data['version']}.dist-info"
+        info = project.parent / f"{data['name'].replace('-', '_')}-{data['version']}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: {data['name']}\nVersion: {data['version']}\n", encoding="utf-8"
@@ -104,11 +108,16 @@ def prepare(page: Path, folder: Path) -> None:
         (info / "entry_points.txt").write_text(points, encoding="utf-8")
 
 
+def projects(folder: Path) -> list[Path]:
+    """The pyproject.toml files in a folder and one level below."""
+    return [*folder.glob("pyproject.toml"), *folder.glob("*/pyproject.toml")]
+
+
 def run(command: list[str], folder: Path) -> str:
     """Output of a command that has to succeed, run in ``folder`` with its modules and plugins importable."""
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
+        "PYTHONPATH": os.pathsep.join([str(folder), *(str(path.parent) for path in projects(folder)), str(ROOT)]),
         "VTPRUNE_STRICT_PLUGINS": "1",
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
@@ -120,7 +129,7 @@ def run(command: list[str], folder: Path) -> str:
 
 def is_plugin(page: Path) -> bool:
     """Whether the page's example is a distribution of its own; plugins are discovered once per process."""
-    return any(block.file == "pyproject.toml" for block in blocks(page))
+    return any(block.file == "pyproject.toml" or "setup" in block.words for block in blocks(page))
 
 
 def has_python(page: Path) -> bool:
@@ -161,7 +170,10 @@ def test_yaml_examples_are_valid(block: Block, folder: Path) -> None:
 def test_yaml_examples_of_plugins_are_valid_recipes(block: Block, folder: Path) -> None:
     prepare(block.page, folder)
     (folder / "recipe.yaml").write_text(block.text, encoding="utf-8")
-    assert "is valid" in run([*VTPRUNE, "validate", "recipe.yaml"], folder)
+    if "tasks" in yaml.safe_load(block.text):
+        assert run([*VTPRUNE, "study", "plan", "recipe.yaml"], folder)
+    else:
+        assert "is valid" in run([*VTPRUNE, "validate", "recipe.yaml"], folder)
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
@@ -223,7 +235,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_page_is_linked() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     linked = {Path(match["target"].partition("#")[0]).name for match in LINK.finditer(text)}
-    assert {page.name for page in (ROOT / "docs").glob("*.md")} <= linked
+    assert {page.name for page in (ROOT / "docs").rglob("*.md")} <= linked
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "adapter"])

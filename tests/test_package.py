@@ -141,7 +141,12 @@ def test_files_are_short(folder: str) -> None:
 def shipped() -> set[str]:
     """Files that an installed vtprune cannot do without, besides its modules."""
     wanted = {"vtprune/py.typed", "vtprune/testbed/words.txt", "vtprune/testbed/images/README.md"}
-    for folder, pattern in (("recipes", "*.yaml"), ("testbed/images", "*.jpg"), ("testbed/weights", "*/*")):
+    for folder, pattern in (
+        ("recipes", "*.yaml"),
+        ("testbed/images", "*.jpg"),
+        ("testbed/weights", "*/*"),
+        ("scaffold/template", "*"),
+    ):
         found = {path.relative_to(ROOT).as_posix() for path in (PACKAGE / folder).glob(pattern)}
         assert found, f"vtprune/{folder} holds no {pattern}"
         wanted |= found

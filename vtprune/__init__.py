@@ -13,12 +13,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from vtprune.core.errors import VtpruneError
-from vtprune.core.plugins import hookimpl
 
 if TYPE_CHECKING:
     from vtprune.api import Run, components, observe, prune
     from vtprune.calibrate import calibrate_reattention
     from vtprune.core.budget import Budget
+    from vtprune.core.plugins import hookimpl
     from vtprune.core.recipe import Recipe, Stage
     from vtprune.core.report import Report
     from vtprune.verify.index import UnverifiedWarning
@@ -30,6 +30,7 @@ _LAZY = {
     "components": "vtprune.api",
     "calibrate_reattention": "vtprune.calibrate",
     "Budget": "vtprune.core.budget",
+    "hookimpl": "vtprune.core.plugins",
     "Recipe": "vtprune.core.recipe",
     "Stage": "vtprune.core.recipe",
     "Report": "vtprune.core.report",

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
-
 from vtprune.core.errors import VtpruneError
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
 TESTBED = "testbed/"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -95,6 +94,8 @@ def _first_line(error: Exception) -> str:
 
 def open_image(path: Path) -> Image.Image:
     """An RGB picture, upright; raises LoadError for a missing or unreadable file."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")

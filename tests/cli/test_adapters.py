@@ -20,6 +20,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from typer.testing import CliRunner, Result
 
 import vtprune
+from tests.cli.conftest import Install
+from tests.core.conftest import WritePlugin
 from vtprune.cli import app
 from vtprune.core import lookup
 from vtprune.core.plugins import registry
@@ -54,6 +56,23 @@ def test_list_names_every_adapter_and_its_classes() -> None:
     for row in rows:
         assert row["name"] in text
         assert set(row["architectures"]) == set(registry().load("adapter", row["name"]).architectures)
+
+
+def test_list_reads_what_it_can_and_leaves_out_what_is_broken(install: Install, write_plugin: WritePlugin) -> None:
+    kept = "from vtprune.plugin import Adapter\nraise RuntimeError\nADAPTER = Adapter(name='x', architectures=('A',))\n"
+    write_plugin("cli_read", kept)
+    write_plugin("cli_gone", "raise RuntimeError('no adapter here')\n")
+    hook = "from vtprune.plugin import hookimpl\n@hookimpl\ndef vtprune_register(registrar):\n"
+    for name in ("read", "gone"):
+        hook += f"    registrar.add('adapter', '{name}', 'cli_{name}:ADAPTER', summary='one')\n"
+    install(write_plugin("cli_adapters", hook))
+    done = run("list", "--json")
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert rows["acme/read"]["architectures"] == ["A"]
+    assert "acme/gone" not in rows
+    assert rows["mllama"]["unsupported"].startswith("its vision tokens never enter")
+    assert rows["llava"]["unsupported"] is None
+    assert "adapter 'acme/gone' of acme 1.2 cannot be loaded" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["nano", "testbed/nano"])

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 from typer.testing import CliRunner
 
+from tests.cli.conftest import Install
+from tests.cli.test_plugins import BROKEN, GOOD
+from tests.core.conftest import WritePlugin
 from vtprune.cli import app, listing
-from vtprune.core.plugins import PluginFailure, registry
+from vtprune.core import conformance
+from vtprune.core.conformance import Status
+from vtprune.core.plugins import registry
 from vtprune.core.registry import Registration
 
 WIDE = {"COLUMNS": "200"}
@@ -35,7 +38,17 @@ def test_one_kind_as_json_is_the_registry(kind: str) -> None:
     listed = json.loads(out)
     assert [entry["name"] for entry in listed] == registry().names(kind.removesuffix("s"))
     assert {entry["kind"] for entry in listed} == {kind.removesuffix("s")}
-    assert set(listed[0]) == {"kind", "name", "target", "summary", "paper", "origin", "version"}
+    assert set(listed[0]) == {
+        "kind",
+        "name",
+        "target",
+        "summary",
+        "paper",
+        "origin",
+        "version",
+        "module",
+        "conformance",
+    }
 
 
 def test_unknown_kind_is_a_usage_error() -> None:
@@ -45,43 +58,86 @@ def test_unknown_kind_is_a_usage_error() -> None:
     assert "scorers" in err
 
 
-def test_a_third_party_and_its_paper_are_named() -> None:
+def test_several_kinds() -> None:
+    _, out, _ = run("list", "recipes", "scorers", "--json")
+    assert {entry["kind"] for entry in json.loads(out)} == {"scorer", "recipe"}
+
+
+class TestThirdParties:
+    @pytest.fixture(autouse=True)
+    def _installed(self, install: Install, write_plugin: WritePlugin) -> None:
+        install(
+            write_plugin("cli_good", GOOD, dist="Acme_Good"),
+            write_plugin("cli_broken", BROKEN, dist="acme-broken"),
+        )
+
+    def test_their_names_say_where_they_come_from(self) -> None:
+        code, out, _ = run("list")
+        assert code == 0
+        (line,) = [line for line in out.splitlines() if " acme-good/entropy " in line]
+        assert line.split()[0] == "scorer"
+        assert "a scorer (from acme-good 1.2)" in line
+
+    def test_those_of_one_distribution(self) -> None:
+        _, out, _ = run("list", "--origin", "Acme.Good", "--json")
+        assert {entry["name"] for entry in json.loads(out)} == {
+            "acme-good/entropy",
+            "acme-good/other",
+            "acme-good/mine",
+        }
+
+    def test_a_broken_one_is_a_note_on_stderr(self) -> None:
+        code, out, err = run("list", "--json")
+        assert code == 0
+        assert json.loads(out)
+        (line,) = err.splitlines()
+        assert "plugin 'plugin' of acme-broken 1.2 is failed: RuntimeError: out of cheese; its names" in line
+        assert "`vtprune plugins`" in line
+
+    def test_those_of_another_distribution_are_not_troubled_by_it(self) -> None:
+        assert run("list", "--origin", "acme-good")[2] == ""
+        code, out, err = run("list", "--origin", "acme-broken", "--json")
+        assert (code, json.loads(out)) == (0, [])
+        assert "out of cheese" in err
+
+    def test_an_unknown_distribution(self) -> None:
+        code, out, err = run("list", "--origin", "acme-god")
+        assert (code, out) == (2, "")
+        assert "no installed plugin is of the distribution 'acme-god'. Did you mean 'acme-good'" in err
+
+
+def test_a_paper_is_named() -> None:
     entry = Registration("scorer", "acme/entropy", "acme:Entropy", "entropy", "arXiv 1", "acme", "2.0")
     assert listing._line(entry) == "entropy (arXiv 1, from acme 2.0)"
 
 
-def test_a_broken_plugin_is_a_note_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
-    failure = PluginFailure("acme", "main", ImportError("no module named acme"))
-    monkeypatch.setattr(listing, "failures", lambda: [failure])
-    code, out, err = run("list", "--json")
-    assert code == 0
-    assert json.loads(out)
-    assert "plugin 'main' of acme: ImportError: no module named acme" in err
+def test_a_switch_that_names_nothing_is_a_note(
+    install: Install, write_plugin: WritePlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VTPRUNE_PLUGINS", "acme,nobody")
+    install(write_plugin("cli_good", GOOD, dist="acme"))
+    _, _, err = run("list")
+    assert err.startswith("note: VTPRUNE_PLUGINS names 'nobody'")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["--version"],
-        ["list"],
-        ["list", "--json"],
-        ["run", "--help"],
-        ["describe", "plphp"],
-        ["validate", "-h"],
-    ],
-    ids=" ".join,
-)
-def test_light_commands_import_neither_torch_nor_transformers(arguments: list[str]) -> None:
-    code = (
-        "import sys\nfrom vtprune.cli import main\n"
-        f"sys.argv = ['vtprune', *{arguments!r}]\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
-        "print(sorted({'torch', 'transformers'} & set(sys.modules)), file=sys.stderr)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.splitlines()[-1] == "[]"
-    assert done.stdout
+def test_conformance_is_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = {"attention": "passed", "random": "failed", "negate": "stale"}
+
+    def status(entry: Registration) -> Status:
+        return Status(states.get(entry.name, "not checked"), "text")
+
+    monkeypatch.setattr(conformance, "status", status)
+    _, out, _ = run("list", "scorers")
+    ends = {line.split()[1]: line.rstrip() for line in out.splitlines()}
+    assert ends["name"].endswith("conformance")
+    assert ends["attention"].endswith(" ok")
+    assert ends["random"].endswith(" failed")
+    assert ends["negate"].endswith(" stale")
+    assert ends["product"].endswith(" not checked")
+    _, out, _ = run("list", "scorers", "--json")
+    assert {entry["name"]: entry["conformance"] for entry in json.loads(out)}["attention"] == "passed"
+    _, out, _ = run("list", "recipes")
+    assert "conformance" not in out
 
 
 def test_version() -> None:

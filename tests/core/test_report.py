@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tests.core.reports import DROP, HEADS, event, layout, report
 from vtprune.core.errors import VtpruneError
+from vtprune.core.provenance import Provenance
 from vtprune.core.report import Report
 from vtprune.core.tables import layer_line, quantity, spread
 
@@ -127,10 +128,21 @@ class TestJson:
         ]
         for name in ("kv_bytes", "kv_bytes_full", "flops", "flops_full", "flops_parts", "new_tokens", "versions"):
             assert data[name] == getattr(run, name)
+        assert data["recipe"]["replace"] == {}
+        assert data["components"] == []
         for name in ("mean_tokens_over_layers", "mean_kv_tokens_over_layers", "tokens_at_llm_input"):
             assert data[name] == getattr(run, name)
         assert data["vision_tokens"] == run.vision_tokens
         assert data["kv_tokens"] == run.kv_tokens
+
+    def test_holds_where_components_come_from_and_what_was_replaced(self) -> None:
+        recipe = {**DROP, "replace": {"attention": "random"}}
+        part = Provenance("scorer", "acme/lean", "acme", "1.0", 2)
+        data = report(recipe, [layout()], [], components=(part,)).to_dict()
+        assert data["components"] == [
+            {"kind": "scorer", "name": "acme/lean", "origin": "acme", "version": "1.0", "revision": 2}
+        ]
+        assert data["recipe"]["replace"] == {"attention": "random"}
 
     def test_stages_hold_totals_and_events(self) -> None:
         token, heads = two_samples().to_dict()["stages"]

@@ -2,9 +2,8 @@
 
 `dispatched` wraps the forward of every module as accelerate does for a `device_map`: arguments are brought to the
 device of the module, the cache is not, and outputs return to the device of the input. The second device is `meta`, in
-one of two ways. With ``values`` it only says so: its tensors are held on the CPU, every operation is carried out there,
-and one that mixes devices, as CUDA would refuse it, raises. Without, it is the real meta device: no values, but torch's
-own opinion of what may be mixed.
+one of two ways. With ``values`` it is pretended (`vtprune.testing.pretend_device`). Without, it is the real meta
+device: no values, but torch's own opinion of what may be mixed.
 """
 
 from __future__ import annotations
@@ -18,92 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-FAR = torch.device("meta")
-NEAR = torch.device("cpu")
-MOVES = {"aten::_to_copy", "aten::copy_"}
-INDEXED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
-"""Operations whose index tensors may also lie on the CPU."""
-
-
-class Far(Tensor):
-    """A CPU tensor that says it lies on the second device."""
-
-    held: Tensor
-
-    @staticmethod
-    def __new__(cls, held: Tensor) -> Far:
-        made: Far = torch.Tensor._make_wrapper_subclass(
-            cls, held.size(), held.stride(), held.storage_offset(), dtype=held.dtype, device=FAR
-        )
-        made.held = held
-        return made
-
-    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
-        return f"Far({self.held!r})"
-
-    def tolist(self) -> Any:
-        """As on any device; torch itself refuses subclasses."""
-        return self.held.tolist()
-
-    @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
-        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return carried_out(func, args, kwargs or {})
-
-
-class MixedDevicesError(RuntimeError):
-    """An operation met tensors of both devices."""
-
-
-def carried_out(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """One operation, on the CPU, with its result where the operation would have left it."""
-    leaves, spec = tree_flatten((args, kwargs))
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    lost = [leaf for leaf in tensors if leaf.is_meta and not isinstance(leaf, Far)]
-    assert not lost, f"{func}: a tensor was made on the meta device behind the test's back, its values are lost"
-    name, far = func._schema.name, any(isinstance(leaf, Far) for leaf in tensors)
-    if name not in MOVES:
-        first = tensors[:1] if name in INDEXED and far else tensors
-        sizeable = [leaf for leaf in first if leaf.dim()]
-        if far and (not isinstance(first[0], Far) or not all(isinstance(leaf, Far) for leaf in sizeable)):
-            shapes = [(str(leaf.device), list(leaf.shape)) for leaf in tensors]
-            raise MixedDevicesError(f"{func} was given tensors on both devices: {shapes}")
-    place = kwargs.get("device")
-    if place is not None:
-        far = torch.device(place) == FAR
-    elif name == "aten::copy_":
-        far = isinstance(tensors[0], Far)
-    back = {id(leaf.held): leaf for leaf in tensors if isinstance(leaf, Far)}
-    args, kwargs = tree_unflatten([leaf.held if isinstance(leaf, Far) else leaf for leaf in leaves], spec)
-    result = func(*args, **(kwargs | {"device": NEAR} if place is not None else kwargs))
-    if place is not None and not far and any(result is leaf.held for leaf in back.values()):
-        result = result.clone()
-    return tree_map(lambda leaf: back.get(id(leaf), Far(leaf)) if isinstance(leaf, Tensor) and far else leaf, result)
-
-
-class Pretending(TorchDispatchMode):
-    """While it is on, what is sent to or made on the second device keeps its values."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return carried_out(func, args, kwargs or {})
-
-
-class Placing(TorchFunctionMode):
-    """``torch.tensor(..., device=...)`` fills the tensor where no operation is seen; here it is moved there."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        place = kwargs.get("device") if func in (torch.tensor, torch.as_tensor) else None
-        return func(*args, **kwargs) if place is None else func(*args, **kwargs | {"device": NEAR}).to(place)
+from vtprune.testing.pretend_device import FAR, NEAR, Far, pretended_device
 
 
 def brought(value: Any, device: torch.device) -> Any:
@@ -119,7 +34,7 @@ def brought(value: Any, device: torch.device) -> Any:
 def dispatched(original: Any, far: Sequence[str], *, values: bool) -> Iterator[Any]:
     """A copy of a model, whose modules with these paths (and what is inside them) compute on the second device."""
     model = copy.deepcopy(original)
-    with Placing() if values else nullcontext(), Pretending() if values else nullcontext():
+    with pretended_device() if values else nullcontext():
         for path, module in model.named_modules():
             is_far = any(path == block or path.startswith(f"{block}.") for block in far)
             if is_far:

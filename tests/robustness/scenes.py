@@ -7,15 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers.masking_utils import AttentionMaskInterface
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+from torch import Tensor
 
 from vtprune import Report
 from vtprune.core.component import Scorer
 from vtprune.core.signals import Need, Signals
 from vtprune.testing.models import IMAGE, Tiny, tiny_llava, tiny_qwen2_5_vl
 from vtprune.testing.reference import MaskedReference
+from vtprune.testing.restoration import changes, snapshot, unchanged  # noqa: F401 - tests take them from here
 
 LAYERS, KV_HEADS = 4, 2
 FAMILIES: dict[str, Callable[..., Tiny]] = {"llava": tiny_llava, "qwen2_5_vl": tiny_qwen2_5_vl}
@@ -124,56 +123,6 @@ def _kept(vision: Tensor, kept: Tensor) -> Tensor:
     row = torch.ones_like(vision)
     row[vision.nonzero()[:, 0][gone]] = False
     return row
-
-
-# -- everything that leaving the context has to restore ---------------------------------------------------------------
-
-HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_pre_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_state_dict_hooks",
-)
-SELF_WRITTEN = ("rope_deltas",)  # Qwen2.5-VL notes it at every prompt, with and without vtprune
-
-
-def snapshot(model: nn.Module) -> dict[str, Any]:
-    """Everything outside the numbers that pruning could leave changed, by a readable name."""
-    found: dict[str, Any] = {}
-    for name, module in model.named_modules():
-        for kind in HOOKS:
-            found[f"{name}.{kind}"] = list(getattr(module, kind).items())
-        skipped = {*HOOKS, "_parameters", "_buffers", "_modules", *SELF_WRITTEN}
-        found[f"{name}.attributes"] = {key: id(value) for key, value in vars(module).items() if key not in skipped}
-        found[f"{name}.forward"] = module.forward.__func__  # type: ignore[union-attr]
-        if hasattr(module, "config"):
-            found[f"{name}.config"] = module.config.to_dict()
-            found[f"{name}.attention"] = module.config._attn_implementation
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        found[f"tensor {name}"] = (id(tensor), tensor._version, tensor.requires_grad)
-    found["generation config"] = model.generation_config.to_dict()  # type: ignore[union-attr]
-    found["attention table"] = dict(AttentionInterface._global_mapping)
-    found["mask table"] = dict(AttentionMaskInterface._global_mapping)
-    found["local attention table"] = dict(ALL_ATTENTION_FUNCTIONS._local_mapping)
-    return found
-
-
-def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Names of what differs between two snapshots."""
-    return [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
-
-
-@contextmanager
-def unchanged(*models: nn.Module) -> Iterator[None]:
-    """The body must leave the models as it found them."""
-    before = [snapshot(model) for model in models]
-    yield
-    for model, old in zip(models, before, strict=True):
-        assert changes(old, snapshot(model)) == []
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vtprune
-from tests.robustness.places import FAR, Far, MixedDevicesError, Placing, Pretending, dispatched
+from tests.robustness.places import dispatched
 from tests.robustness.scenes import DROP, EVICT, FAMILIES, INPUT_DROP, logits, recipe, reference_of, tokens
 from tests.robustness.test_assisted import repeating
 from vtprune.core.engine.devices import cuda_devices, without_weights
@@ -25,6 +25,7 @@ from vtprune.core.errors import UnsupportedModeError
 from vtprune.core.lookup import locate
 from vtprune.testing.models import Tiny, tiny_llava
 from vtprune.testing.models.families import VARIANTS
+from vtprune.testing.pretend_device import FAR, MixedDevicesError, pretended_device
 
 TOLERANCE: dict[str, Any] = {"rtol": 0.0, "atol": 1e-5}
 """The second device's attention is computed by another kernel."""
@@ -120,18 +121,6 @@ def assert_same_as_on_one_device(tiny: Tiny, stages: list[dict[str, Any]], place
 
 
 # -- the stand-in ----------------------------------------------------------------------------------------------------
-
-
-def test_the_stand_in_tells_devices_apart_and_keeps_values() -> None:
-    one = torch.arange(3.0)
-    with Placing(), Pretending():
-        far = one.to(FAR)
-        assert (type(far), far.device) == (Far, FAR)
-        assert torch.equal((far + 1).to("cpu"), one + 1)
-        assert torch.equal(far[torch.tensor([2, 0])].to("cpu"), one[[2, 0]])
-        for mixed in (lambda: far + one, lambda: one[torch.tensor([1], device=FAR)], lambda: torch.cat([one, far])):
-            with pytest.raises(MixedDevicesError):
-                mixed()
 
 
 def test_an_engine_that_forgets_a_device_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +251,7 @@ def by_accelerate(original: Any, way: str, folder: Path) -> Iterator[Any]:
             model, places, main_device="cpu", offload_dir=str(folder), skip_keys="past_key_values"
         )
     else:
-        with Placing(), Pretending():
+        with pretended_device():
             places = device_map(model, upper, "meta")
             yield accelerate.dispatch_model(model, places, main_device="cpu", skip_keys="past_key_values")
 

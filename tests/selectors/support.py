@@ -1,17 +1,20 @@
-"""Candidates for tests, orders of greedy picks, and difficult inputs."""
+"""Selectors in many settings, and the order of greedy picks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from hypothesis import settings
-from torch import Tensor
 
 from vtprune.core.component import Candidates, Selector
 from vtprune.core.spec import build
+from vtprune.testing.inputs.candidates import candidates as of
+from vtprune.testing.inputs.candidates import noise
+
+__all__ = ["GREEDY", "SPECS", "few", "kept", "make", "noise", "of", "order"]
 
 torch.set_num_threads(1)
 few = settings(deadline=None, max_examples=25)
@@ -50,60 +53,6 @@ def make(spec: str | Mapping[str, Any]) -> Selector:
     built = build("selector", SPECS[spec] if isinstance(spec, str) else dict(spec))
     assert isinstance(built, Selector)
     return built
-
-
-def of(
-    counts: int | Sequence[int],
-    scores: Tensor | None = None,
-    features: Tensor | None = None,
-    protected: Tensor | None = None,
-) -> Candidates:
-    """Candidates from tensors with a row axis, or of a single row without one."""
-    scores = scores[None] if scores is not None and scores.dim() == 1 else scores
-    features = features[None] if features is not None and features.dim() == 2 else features
-    given = scores if scores is not None else features
-    assert given is not None
-    rows, vision = given.shape[:2]
-    if protected is None:
-        protected = torch.zeros(rows, vision, dtype=torch.bool)
-    if isinstance(counts, int):
-        counts = [counts] * rows
-    return Candidates(torch.tensor(counts), vision, scores, features, protected.view(rows, vision))
-
-
-def noise(rows: int, vision: int, dim: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Scores ``[row, vision]`` in (0, 1) and features ``[row, vision, dim]``, free of ties."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(rows, vision, generator=generator), torch.randn(rows, vision, dim, generator=generator)
-
-
-def difficult(kind: str, rows: int, vision: int, dim: int, seed: int) -> Tensor:
-    """Features that break careless code."""
-    _, random = noise(rows, vision, dim, seed)
-    return {
-        "random": random,
-        "constant": random[:, :1].expand(rows, vision, dim).clone(),
-        "zeros": torch.zeros(rows, vision, dim),
-        "some zeros": random * (torch.arange(vision) % 3 > 0).view(1, -1, 1),
-        "duplicates": random[:, torch.arange(vision) % max(1, vision // 3)],
-        "near duplicates": random[:, :1] + 1e-4 * random,
-        "rank one": random[..., :1] * random[:, :1],
-        "huge": random * 1e30,
-        "tiny": random * 1e-30,
-    }[kind]
-
-
-KINDS = [
-    "random",
-    "constant",
-    "zeros",
-    "some zeros",
-    "duplicates",
-    "near duplicates",
-    "rank one",
-    "huge",
-    "tiny",
-]
 
 
 def kept(selector: Selector, candidates: Candidates) -> list[list[int]]:

@@ -173,7 +173,7 @@ def setting(play: Any, expected: Any = None) -> Setting:
 
 
 def outcome_of(arranged: Setting) -> Outcome:
-    return checking._outcome(lambda: checking._check(arranged, DROP, {}))
+    return checking._outcome(lambda: checking.check_setting(arranged, DROP, {}))
 
 
 def test_what_fails_without_vtprune_is_upstream() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -57,6 +57,10 @@ class Reattention(Allocator):
                 f"beta keep less, so alpha must be at least beta (swapped?)"
             )
         return self
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        return (cls(), cls(rate=0.4), cls(rate=0.25, query="text", rounding="half_up"))
 
     def needs(self) -> frozenset[Need]:
         return frozenset({Need("attention", self.query)})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -49,6 +50,10 @@ class Schedule(Allocator):
     ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     steepness: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
+    def __hash__(self) -> int:
+        table = None if self.table is None else frozenset(self.table.items())
+        return hash((self.shape, table, self.end, self.ratio, self.steepness))
+
     @model_validator(mode="after")
     def _parameters_of_the_shape(self) -> Schedule:
         wanted, problems = PARAMETER[self.shape], []
@@ -61,6 +66,16 @@ class Schedule(Allocator):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        return (
+            cls(shape="linear", end=0.2),
+            cls(shape="geometric", ratio=0.5),
+            cls(shape="sigmoid", steepness=1.5),
+            cls(shape="table", table={1: 0.5, 2: 0.25, 3: 0.125}),
+            cls(shape="table", table={1: (0.5, 0.2), 2: 0.3, 3: (0.1, 0.4)}),
+        )
 
     def budget_problem(self, budget: Budget | None) -> str | None:
         if self.shape == "table":
@@ -87,7 +102,7 @@ class Schedule(Allocator):
         count = counts[request.layers.index(request.layer)]
         return Allocation(for_batch(over_segments(count, request), signals.batch))
 
-    def _weights(self, request: AllocationRequest, cap: int) -> list[Fraction]:
+    def _weights(self, request: AllocationRequest, cap: int) -> Sequence[Fraction]:
         if self.end is not None:
             return shapes.linear(request.layers, self.end)
         if self.ratio is not None:

@@ -19,7 +19,8 @@ def geometric(layers: Sequence[int], ratio: float) -> list[Fraction]:
     return [Fraction(repr(ratio)) ** step for step in range(len(layers))]
 
 
-def sigmoid(layers: Sequence[int], spans: Sequence[int], steepness: float, share: Fraction) -> list[Fraction]:
+@lru_cache(maxsize=256)
+def sigmoid(layers: tuple[int, ...], spans: tuple[int, ...], steepness: float, share: Fraction) -> tuple[Fraction, ...]:
     """``[layer]`` 1 / (1 + exp(steepness * (layer - midpoint))), with the midpoint that makes their mean, weighted by
     ``spans``, equal to ``share`` (0 to 1), found by bisection."""
 
@@ -32,7 +33,7 @@ def sigmoid(layers: Sequence[int], spans: Sequence[int], steepness: float, share
         middle = (low + high) / 2
         held = sum(span * rate for span, rate in zip(spans, rates(middle), strict=True))
         low, high = (middle, high) if held < goal else (low, middle)
-    return [Fraction(rate) for rate in rates(high)]
+    return tuple(Fraction(rate) for rate in rates(high))
 
 
 @lru_cache(maxsize=256)

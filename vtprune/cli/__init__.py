@@ -7,8 +7,11 @@ from typing import Annotated
 import typer
 
 from vtprune.cli.adapters import app as adapters_app
+from vtprune.cli.check import check_targets
 from vtprune.cli.describe import describe_name
 from vtprune.cli.listing import list_names
+from vtprune.cli.new_plugin import new_plugin
+from vtprune.cli.plugins import list_plugins
 from vtprune.cli.run import run_recipe
 from vtprune.cli.study import app as study_app
 from vtprune.cli.testbed import app as testbed_app
@@ -24,6 +27,9 @@ app = typer.Typer(
 )
 app.command("list")(list_names)
 app.command("describe")(describe_name)
+app.command("plugins")(list_plugins)
+app.command("new-plugin")(new_plugin)
+app.command("check")(check_targets)
 app.command("validate")(validate_recipe)
 app.command("run")(run_recipe)
 app.command("verify")(verify_families)

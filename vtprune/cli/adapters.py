@@ -5,15 +5,17 @@ from __future__ import annotations
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
+from vtprune.cli.completion import model_name
 from vtprune.cli.console import CliError, Debug, Json, friendly, note, print_json, stdout
+from vtprune.core.errors import PluginError
 from vtprune.core.plugins import failures, registry
 
 if TYPE_CHECKING:
+    from vtprune.core.registry import Registration
     from vtprune.inspection import Inspection
 
 app = typer.Typer(help="Model families: list them, or inspect one model.", no_args_is_help=True)
@@ -23,23 +25,29 @@ app = typer.Typer(help="Model families: list them, or inspect one model.", no_ar
 @friendly
 def list_adapters(as_json: Json = False, debug: Debug = False) -> None:
     """List the adapters with their model classes. Other models may still be recognised: see `inspect`."""
-    entries = list(registry().entries("adapter"))
     for failure in failures():
-        note(f"{failure}; its names are missing here")
-    every = {entry.name: registry().load("adapter", entry.name) for entry in entries}
-    rows = [
-        {
-            "name": entry.name,
-            "architectures": every[entry.name].architectures,
-            "summary": entry.summary,
-            "origin": entry.origin,
-            "unsupported": every[entry.name].unsupported,
-        }
-        for entry in entries
-    ]
+        note(f"{str(failure).splitlines()[0]}; its names are missing here. See `vtprune plugins`")
+    rows: list[dict[str, Any]] = []
+    for entry in registry().entries("adapter"):
+        try:
+            classes, refused = _stated(entry)
+        except PluginError as error:
+            note(f"{error}; it is missing here")
+            continue
+        rows.append(
+            {
+                "name": entry.name,
+                "architectures": classes,
+                "summary": entry.summary,
+                "origin": entry.origin,
+                "unsupported": refused,
+            }
+        )
     if as_json:
         print_json(rows)
         return
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("name", no_wrap=True)
     table.add_column("what it serves")
@@ -50,10 +58,29 @@ def list_adapters(as_json: Json = False, debug: Debug = False) -> None:
     stdout().print(table)
 
 
+def _stated(entry: Registration) -> tuple[tuple[str, ...], str | None]:
+    """An adapter's model classes, and why it is refused if it is: from its source or, where that does not say, by
+    importing it. Raises PluginError if it cannot be imported."""
+    from vtprune.cli.source.adapter import read_adapter
+    from vtprune.cli.source.locate import UnreadableError
+
+    try:
+        read = read_adapter(entry.target)
+    except UnreadableError:
+        read = None
+    if read is not None and read.complete and isinstance(classes := read.get("architectures"), tuple):
+        return classes, read.get("unsupported", read.fields["unsupported"].text)
+    found = registry().load("adapter", entry.name)
+    return found.architectures, found.unsupported
+
+
 @app.command("inspect")
 @friendly
 def inspect(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A testbed name, a local folder, or a hub id.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A testbed name, a local folder, or a hub id.", autocompletion=model_name),
+    ],
     skeleton: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the start of an adapter there.", show_default=False)
     ] = None,
@@ -86,6 +113,8 @@ def inspect(
 
 
 def _show(found: Inspection) -> None:
+    from rich.table import Table
+
     console = stdout()
     console.print(f"{found.model}: {'can be pruned' if found.adapter else 'cannot be pruned'}", style="bold")
     console.print(f"adapter: {found.origin}", soft_wrap=True)

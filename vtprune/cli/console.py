@@ -7,12 +7,14 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
-from rich.console import Console
 
 from vtprune.core.errors import VtpruneError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 P = ParamSpec("P")
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -36,7 +38,9 @@ def stdout(markup: bool = False) -> Console:
     A file or a pipe has no width of its own and gets `FILE_WIDTH` columns, unless the environment's COLUMNS says
     otherwise.
     """
-    console = Console(file=sys.stdout, markup=markup, highlight=False)
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, markup=markup, highlight=False, emoji=False)
     if not console.is_terminal and not os.environ.get("COLUMNS"):
         console.width = FILE_WIDTH
     return console

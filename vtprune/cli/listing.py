@@ -4,38 +4,81 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from enum import Enum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from vtprune.cli.console import Debug, Json, friendly, note, print_json, stdout
-from vtprune.core.plugins import GROUP, failures, registry
-from vtprune.core.registry import KINDS, Registration
+from vtprune.cli.completion import distribution_name
+from vtprune.cli.console import CliError, Debug, Json, friendly, note, print_json, stdout
+from vtprune.core.plugins import GROUP, failures, plugins, plugins_problems, registry
+from vtprune.core.registry import KINDS
+
+if TYPE_CHECKING:
+    from vtprune.core.registry import Registration
 
 Plural = Enum("Plural", {f"{kind}s": f"{kind}s" for kind in KINDS}, type=str)  # type: ignore[misc]
 
 
 @friendly
 def list_names(
-    kind: Annotated[Plural | None, typer.Argument(help="One kind only.", show_default=False)] = None,
+    kinds: Annotated[
+        list[Plural] | None, typer.Argument(metavar="KIND", help="Some kinds only.", show_default=False)
+    ] = None,
+    origin: Annotated[
+        str | None,
+        typer.Option(metavar="DIST", help="Of one distribution only.", autocompletion=distribution_name),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List scorers, allocators, selectors, reducers, adapters and recipes, with where they come from."""
-    wanted = kind.value.removesuffix("s") if kind else None
-    entries = list(registry().entries(wanted))
+    """List scorers, allocators, selectors, reducers, adapters, recipes and tasks, with where they come from and how
+    they fared in the conformance suite.
+    """
+    wanted = {kind.value.removesuffix("s") for kind in kinds or ()} or set(KINDS)
+    if origin is not None:
+        origin = _known(origin)
+    entries = [entry for entry in registry().entries() if entry.kind in wanted and origin in (None, entry.origin)]
     for failure in failures():
-        note(f"{failure}; its names are missing here")
+        if origin in (None, failure.distribution):
+            note(f"{str(failure).splitlines()[0]}; its names are missing here. See `vtprune plugins`")
+    for problem in plugins_problems():
+        note(problem)
     if as_json:
-        print_json([asdict(entry) for entry in entries])
+        print_json([{**asdict(entry), "conformance": _conformance(entry) or None} for entry in entries])
         return
+    _show(entries)
+
+
+def _known(distribution: str) -> str:
+    """A distribution's canonical name; raises CliError if it has no plugin."""
+    from vtprune.core.errors import did_you_mean
+    from vtprune.core.plugins.plugin import canonical
+
+    known = {plugin.distribution for plugin in plugins()}
+    if (name := canonical(distribution)) not in known:
+        raise CliError(f"no installed plugin is of the distribution {name!r}.{did_you_mean(name, known)}", 2)
+    return name
+
+
+def _conformance(entry: Registration) -> str:
+    """What the conformance suite found; nothing for a recipe, which has no checks of its own."""
+    from vtprune.core.conformance import status
+
+    return "" if entry.kind == "recipe" else status(entry).state
+
+
+def _show(entries: list[Registration]) -> None:
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("kind", "name"):
         table.add_column(column, no_wrap=True)
     table.add_column("what it does")
-    for entry in entries:
-        table.add_row(entry.kind, entry.name, _line(entry))
+    found = [_conformance(entry).replace("passed", "ok") for entry in entries]
+    if any(found):
+        table.add_column("conformance", no_wrap=True)
+    for entry, text in zip(entries, found, strict=True):
+        table.add_row(entry.kind, entry.name, _line(entry), *([text] if any(found) else []))
     stdout().print(table)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from vtprune.cli.console import CliError, note
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 QUESTION = "What is in the picture?"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vtprune.cli.completion import model_name, recipe_name
 from vtprune.cli.console import CliError, Debug, Json, friendly, note, print_json, stdout
 from vtprune.cli.prompts import complete_prompt, count_placeholders, encode
 from vtprune.loading import DTYPES, load_model, open_image, pick_device
@@ -27,11 +28,17 @@ AUTO = Dtype("auto")
 
 @friendly
 def run_recipe(
-    recipe: Annotated[str, typer.Option("--recipe", "-r", help="A registered recipe or a YAML file.")],
+    recipe: Annotated[
+        str,
+        typer.Option("--recipe", "-r", help="A registered recipe or a YAML file.", autocompletion=recipe_name),
+    ],
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", help="Hub id or local directory; left out, a miniature model with random weights."
+            "--model",
+            "-m",
+            help="Hub id or local directory; left out, a miniature model with random weights.",
+            autocompletion=model_name,
         ),
     ] = None,
     image: Annotated[

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
+from vtprune.cli.completion import study_name
 from vtprune.cli.console import Debug, Json, friendly, note, print_json, stdout
 
 if TYPE_CHECKING:
@@ -21,7 +21,12 @@ app = typer.Typer(help="Ablation studies: plan, run, resume and report.", no_arg
 Executor = Enum("Executor", {name: name for name in ("inline", "processes", "ray")}, type=str)  # type: ignore[misc]
 INLINE = Executor("inline")
 MERGED_SHOWN = 3
-Study = Annotated[str, typer.Argument(metavar="STUDY", help="A study's YAML file, or the name of a shipped one.")]
+Study = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY", help="A study's YAML file, or the name of a shipped one.", autocompletion=study_name
+    ),
+]
 Out = Annotated[Path | None, typer.Option(help="The study's folder; runs/NAME if left out.", show_default=False)]
 Limit = Annotated[int | None, typer.Option(min=1, help="Samples of each task, in place of the study's.")]
 
@@ -36,6 +41,8 @@ def list_studies(as_json: Json = False, debug: Debug = False) -> None:
     if as_json:
         print_json([{"name": name, "description": text} for name, text in studies.items()])
         return
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("name", no_wrap=True)
     table.add_column("what it shows")
@@ -52,6 +59,7 @@ def plan(study: Study, out: Out = None, limit: Limit = None, as_json: Json = Fal
 
     planned = plan_study(study, limit=limit)
     folder = out or default_folder(planned.study)
+    _changes(folder)
     state = progress(planned, folder)
     if as_json:
         data = {key: value for key, value in planned.to_dict().items() if key in ("name", "refused", "merged", "notes")}
@@ -89,6 +97,7 @@ def run(
 
     planned = plan_study(study, limit=limit)
     folder = out or default_folder(planned.study)
+    _changes(folder)
     if not quiet:
         _notes(planned)
     for line in refusals([refusal for refusal in planned.refused if not (quiet and refusal.expected)]):
@@ -112,9 +121,19 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Write the report of a study's folder anew."""
-    from vtprune.study.run import report_study
+    from vtprune.study.run import made_otherwise, report_study
 
+    for line in made_otherwise(folder):
+        note(line)
     typer.echo(f"report: {report_study(folder)}")
+
+
+def _changes(folder: Path) -> None:
+    """Say which of a folder's results come from other versions, and are therefore not those of a new plan."""
+    from vtprune.study.run import made_otherwise
+
+    for line in made_otherwise(folder):
+        note(f"{line}. They stay in {folder}; what depends on it is run again")
 
 
 def _notes(planned: Plan) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from vtprune.cli.console import Debug, Json, friendly, note, print_json, stdout
 
@@ -56,6 +55,8 @@ def list_models(as_json: Json = False, debug: Debug = False) -> None:
     if as_json:
         print_json(every)
         return
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model", no_wrap=True)
     for column in ("parameters", "MB", "core", "hop", *(kind.removeprefix("image/") for kind in _KINDS)):

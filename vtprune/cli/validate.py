@@ -6,12 +6,16 @@ from typing import Annotated
 
 import typer
 
+from vtprune.cli.completion import recipe_name
 from vtprune.cli.console import Debug, friendly
 
 
 @friendly
 def validate_recipe(
-    recipe: Annotated[str, typer.Argument(metavar="FILE", help="A recipe's YAML file, or a registered name.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="A recipe's YAML file, or a registered name.", autocompletion=recipe_name),
+    ],
     debug: Debug = False,
 ) -> None:
     """Check a recipe and list every problem. Exit code 1 if it is not valid."""

@@ -220,7 +220,7 @@ def _registered(name: str) -> tuple[str, str]:
     package, _, file = entry.target.partition(":")
     try:
         return files(package).joinpath(file).read_text(encoding="utf-8"), entry.target
-    except (ImportError, OSError) as error:
+    except (ImportError, OSError, TypeError, ValueError) as error:  # TypeError: no package; ValueError: no UTF-8
         raise PluginError(
             f"recipe {name!r} of {entry.origin} {entry.version} cannot be read from {entry.target}: "
             f"{type(error).__name__}: {error}"

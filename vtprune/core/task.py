@@ -71,12 +71,13 @@ class Sample:
 class Task(Component):
     """Samples and their scoring.
 
+    max_new_tokens: tokens an answer may have at most.
+
     ``revision`` rises when the samples, their order or the scoring change: results name it.
     """
 
     kind: ClassVar[str] = "task"
     max_new_tokens: int = 16
-    """Tokens an answer may have at most."""
 
     @abstractmethod
     def samples(self) -> Iterable[Sample]:

@@ -25,6 +25,10 @@ class Merge(Reducer):
 
     weighting: Literal["mean", "size"] = "mean"
 
+    @classmethod
+    def examples(cls) -> tuple[Merge, ...]:
+        return (cls(), cls(weighting="size"))
+
     def merge(self, features: Tensor, keep: Tensor, sizes: Tensor) -> Merged:
         """New values at the kept tokens, in the dtype of ``features``, and how many tokens each now stands for.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from einops import reduce
 from pydantic import Field, model_validator
@@ -57,6 +57,16 @@ class Attention(Scorer):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        return (
+            cls(),
+            cls(query="text", layer=0, head_reduction="max"),
+            cls(heads=(2, 0)),
+            cls(head_reduction="none"),
+            cls(head_reduction="none", gqa_reduction="max"),
+        )
 
     @property
     def granularity(self) -> Literal["token", "head"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from einops import reduce
@@ -44,6 +44,14 @@ class ClsAttention(Scorer):
                 f"it out or give several layers"
             )
         return self
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        return (
+            cls(),
+            cls(layers=(-3, -2), layer_reduction="max", head_reduction="max"),
+            cls(layers=(-3, -2), query="received"),
+        )
 
     def needs(self) -> frozenset[Need]:
         return frozenset(Need("vision_attention", self.query, layer) for layer in self.layers)

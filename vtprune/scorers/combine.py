@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from itertools import accumulate
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import FiniteFloat, field_validator, model_validator
 from torch import Tensor
@@ -32,6 +32,10 @@ class Combination(Scorer):
     @property
     def granularity(self) -> Literal["token", "head"]:
         return "head" if any(scorer.granularity == "head" for scorer in self.scorers) else "token"
+
+    @property
+    def permutation_equivariant(self) -> bool:
+        return all(scorer.permutation_equivariant for scorer in self.scorers)
 
     def needs(self) -> frozenset[Need]:
         return frozenset().union(*(scorer.needs() for scorer in self.scorers))
@@ -81,6 +85,14 @@ class WeightedSum(Combination):
             raise ValueError("weights are all zero, so that every token would score the same")
         return self
 
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        per_head = {"name": "attention", "head_reduction": "none"}
+        return (
+            cls.model_validate({"scorers": ["similarity", "key_norm"], "weights": [0.3, -2.0]}),
+            cls.model_validate({"scorers": [per_head, "similarity", "uniform_grid"], "weights": [1.0, 2.0, 3.0]}),
+        )
+
     def score(self, signals: Signals) -> Tensor:
         """float32 ``[batch, vision]``, or ``[batch, kv_head, vision]`` if a part scores per head.
 
@@ -99,6 +111,14 @@ class Product(Combination):
     """
 
     least: ClassVar[int] = 2
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        per_head = {"name": "key_norm", "per_head": True}
+        return (
+            cls.model_validate({"scorers": ["similarity", "key_norm"]}),
+            cls.model_validate({"scorers": ["similarity", per_head]}),
+        )
 
     def score(self, signals: Signals) -> Tensor:
         """float32 ``[batch, vision]``, or ``[batch, kv_head, vision]`` if a part scores per head.

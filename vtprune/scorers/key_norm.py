@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field
@@ -29,6 +29,10 @@ class KeyNorm(Scorer):
     p: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
     keep: Literal["low", "high"] = "low"
     per_head: bool = False
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        return (cls(), cls(p=1.0, keep="high", per_head=True))
 
     @property
     def granularity(self) -> Literal["token", "head"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -16,13 +16,20 @@ from vtprune.core.spec import ScorerSpec
 
 
 class Wrapper(Scorer):
-    """What both share: the needs and the granularity of the scorer inside."""
+    """What both share: the needs and the granularity of the scorer inside.
+
+    scorer: the one inside.
+    """
 
     scorer: ScorerSpec
 
     @property
     def granularity(self) -> Literal["token", "head"]:
         return self.scorer.granularity
+
+    @property
+    def permutation_equivariant(self) -> bool:
+        return self.scorer.permutation_equivariant
 
     def needs(self) -> frozenset[Need]:
         return self.scorer.needs()
@@ -49,6 +56,16 @@ class Normalise(Wrapper):
         if self.method != "softmax" and self.temperature != 1.0:
             raise ValueError(f"temperature acts only with method: softmax, but method is {self.method}; remove it")
         return self
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        attention, per_head = "attention", {"name": "attention", "head_reduction": "none"}
+        return (
+            cls.model_validate({"scorer": attention, "method": "min_max"}),
+            cls.model_validate({"scorer": per_head, "method": "z_score"}),
+            cls.model_validate({"scorer": per_head, "method": "rank"}),
+            cls.model_validate({"scorer": attention, "method": "softmax", "temperature": 0.1}),
+        )
 
     def score(self, signals: Signals) -> Tensor:
         """float32, the shape of the scorer inside.
@@ -77,6 +94,11 @@ class Normalise(Wrapper):
 
 class Negate(Wrapper):
     """Another scorer with its order reversed: ``score = -x``. Infinities change sign: always becomes never."""
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        ranked = {"name": "normalise", "scorer": "random", "method": "rank"}
+        return (cls.model_validate({"scorer": "attention"}), cls.model_validate({"scorer": ranked}))
 
     def score(self, signals: Signals) -> Tensor:
         """float32, the shape of the scorer inside."""

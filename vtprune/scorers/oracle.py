@@ -20,6 +20,10 @@ class Oracle(Scorer):
 
     seed: int = 0
 
+    @property
+    def permutation_equivariant(self) -> bool:
+        return False
+
     def needs(self) -> frozenset[Need]:
         return frozenset({Need("annotation"), Need("sample_seed")})
 

@@ -23,6 +23,10 @@ class Random(Scorer):
 
     seed: int = 0
 
+    @property
+    def permutation_equivariant(self) -> bool:
+        return False
+
     def needs(self) -> frozenset[Need]:
         return frozenset({Need("sample_seed")})
 

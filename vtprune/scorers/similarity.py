@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import model_validator
 from torch import Tensor
@@ -31,6 +31,10 @@ class Similarity(Scorer):
         if self.to == "mean" and self.text != "last":
             raise ValueError(f"text: {self.text} acts only with to: text, but to is mean; remove one of them")
         return self
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        return (cls(), cls(text="text_after_vision"), cls(to="mean"))
 
     def needs(self) -> frozenset[Need]:
         features = frozenset({Need("features")})

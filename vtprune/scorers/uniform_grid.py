@@ -24,6 +24,10 @@ class UniformGrid(Scorer):
     depends on another image. The method is our choice; papers speak of "uniform sampling" without fixing one.
     """
 
+    @property
+    def permutation_equivariant(self) -> bool:
+        return False
+
     def needs(self) -> frozenset[Need]:
         return frozenset({Need("grid")})
 

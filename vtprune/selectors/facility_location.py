@@ -39,6 +39,10 @@ class FacilityLocation(GreedySelector):
     similarity: Literal["shifted", "relu"] = "shifted"
     weight: Literal["scores", "none"] = "scores"
 
+    @classmethod
+    def examples(cls) -> tuple[FacilityLocation, ...]:
+        return (cls(), cls(similarity="relu", weight="none"))
+
     @property
     def uses_scores(self) -> bool:
         """Whether ``weight`` is ``scores``."""

@@ -45,6 +45,10 @@ class LogDet(GreedySelector):
     weight: Literal["scores", "none"] = "scores"
     strength: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
+    @classmethod
+    def examples(cls) -> tuple[LogDet, ...]:
+        return (cls(), cls(ridge=0.0, strength=2.0), cls(weight="none"))
+
     @model_validator(mode="after")
     def _no_dead_knob(self) -> LogDet:
         if self.weight == "none" and self.strength != 1.0:

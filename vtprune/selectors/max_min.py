@@ -28,6 +28,15 @@ class MaxMin(GreedySelector):
     metric: Literal["cosine", "euclidean"] = "cosine"
     start: Literal["farthest_neighbour", "farthest_from_mean"] = "farthest_neighbour"
 
+    @classmethod
+    def examples(cls) -> tuple[MaxMin, ...]:
+        return (
+            cls(),
+            cls(start="farthest_from_mean"),
+            cls(metric="euclidean"),
+            cls(metric="euclidean", start="farthest_from_mean"),
+        )
+
     @property
     def uses_scores(self) -> bool:
         """False: only distances count."""

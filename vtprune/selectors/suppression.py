@@ -23,14 +23,25 @@ class GreedySuppression(GreedySelector):
     constrained subset choice solved greedily). Protected tokens, then scores of +inf, are taken first, whatever they
     resemble, and suppress too. The paper does not say what happens when no token is left before the count is reached:
 
+    threshold: the cosine above which a token is suppressed, -1 to 1.
     on_exhaustion: ``fill`` takes the best remaining by score; ``stop`` keeps fewer; ``relax`` raises the threshold by
         ``relax_step`` as often as needed to free a token, and goes on with the raised one (from 1 on it is ``fill``).
+    relax_step: acts only with ``on_exhaustion: relax``.
+
     Tokens with a score of -inf come last, and never under ``stop``.
     """
 
     threshold: Annotated[float, Field(ge=-1, le=1)] = 0.9
     on_exhaustion: Literal["fill", "stop", "relax"] = "fill"
     relax_step: Annotated[float, Field(gt=0, le=2)] = RELAX_STEP
+
+    @classmethod
+    def examples(cls) -> tuple[GreedySuppression, ...]:
+        return (
+            cls(threshold=0.3),
+            cls(threshold=0.3, on_exhaustion="stop"),
+            cls(threshold=0.1, on_exhaustion="relax"),
+        )
 
     @model_validator(mode="after")
     def _no_dead_knob(self) -> GreedySuppression:

@@ -49,6 +49,7 @@ class _Cut(Selector):
 class Threshold(_Cut):
     """Keep every token whose score is at least ``value``.
 
+    value: the lowest score that is kept, or with ``relative`` a share of the reference.
     relative: ``absolute`` compares the scores themselves; ``max`` and ``mean`` compare with ``value`` times the
         largest or the mean finite score of the row.
     Raises ComponentError if that reference is negative, where a share of it makes no sense.
@@ -56,6 +57,14 @@ class Threshold(_Cut):
 
     value: Annotated[float, Field(allow_inf_nan=False)]
     relative: Literal["absolute", "max", "mean"] = "absolute"
+
+    @classmethod
+    def examples(cls) -> tuple[Threshold, ...]:
+        return (
+            cls(value=0.5),
+            cls(value=0.5, relative="max", minimum=2),
+            cls(value=1.0, relative="mean"),
+        )
 
     def _passes(self, scores: Tensor) -> Tensor:
         if self.relative == "absolute":
@@ -81,10 +90,16 @@ class TopP(_Cut):
     The adaptive count of ZipVL (arXiv 2410.08584, section on the layer-wise ratio; its tau is ``p``). Shares are
     compared to a relative 1e-6, the rounding of float32 scores; ``p: 1`` keeps every score above 0. A score of +inf
     is kept and takes no part in the total; -inf counts as 0.
+
+    p: the share, above 0 and at most 1.
     Raises ComponentError on negative scores.
     """
 
     p: Annotated[float, Field(gt=0, le=1)]
+
+    @classmethod
+    def examples(cls) -> tuple[TopP, ...]:
+        return (cls(p=0.6), cls(p=1.0, minimum=3))
 
     def _passes(self, scores: Tensor) -> Tensor:
         if ((scores < 0) & torch.isfinite(scores)).any():

@@ -21,11 +21,26 @@ class Union(Selector):
     The second sees what the first kept as protected tokens, so a diversity selector looks for tokens unlike those
     (VisPruner combines important and diverse tokens in this spirit). Protected tokens are part of
     the first share, which grows if it cannot hold them. Selectors nest to any depth.
+
+    first, second: selectors, by name or with parameters.
+    share: of the count, 0 to 1, that ``first`` keeps.
     """
 
     first: SelectorSpec
     second: SelectorSpec
     share: Annotated[float, Field(ge=0, le=1)]
+
+    @classmethod
+    def examples(cls) -> tuple[Union, ...]:
+        nested = {"name": "union", "share": 0.3, "first": "top_k", "second": "facility_location"}
+        return tuple(
+            cls.model_validate(parts)
+            for parts in (
+                {"first": "top_k", "second": "max_min", "share": 0.5},
+                {"first": nested, "second": "greedy_suppression", "share": 0.7},
+                {"first": {"name": "threshold", "value": 0.9}, "second": "top_k", "share": 0.8},
+            )
+        )
 
     @model_validator(mode="after")
     def _one_feature_source(self) -> Union:

@@ -9,7 +9,6 @@ from math import prod
 from typing import Any
 
 from vtprune.core.budget import Budget
-from vtprune.core.component import Component
 from vtprune.core.errors import RecipeError
 from vtprune.core.recipe import Recipe
 from vtprune.study.cell import Variant
@@ -103,18 +102,6 @@ def seeded(recipe: Recipe, seeds: tuple[int, ...]) -> Iterator[tuple[dict[str, i
         data = recipe.to_dict()
         _set_seed(data["stages"], seed)
         yield {SEED: seed}, Recipe.parse(data)
-
-
-def components(node: Any) -> Iterator[Component]:
-    """Every component in a stage, a component or a sequence of them, the inner ones too."""
-    if isinstance(node, Component):
-        yield node
-    if isinstance(node, list | tuple):
-        for entry in node:
-            yield from components(entry)
-    elif hasattr(type(node), "model_fields"):
-        for name in type(node).model_fields:
-            yield from components(getattr(node, name))
 
 
 def _set_seed(node: Any, seed: int | None) -> bool:

@@ -11,14 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from vtprune.core.errors import UnknownNameError
-from vtprune.core.plugins import registry
+from vtprune.core.adapter import Adapter
+from vtprune.core.provenance import Provenance, of_adapter, of_class, of_parts
 from vtprune.core.recipe import Recipe
 from vtprune.core.task import Task
 from vtprune.loading import TESTBED, LoadError, pick_device
 from vtprune.study.cell import ModelRef, Variant
 from vtprune.study.file import is_path
-from vtprune.study.grid import components
 
 PACKAGES = ("vtprune", "torch", "transformers", "tokenizers", "numpy", "pillow", "torchvision")
 """Torchvision is optional: image processors resize with it where it is installed, and with Pillow where it is not."""
@@ -70,7 +69,7 @@ def task_identity(task: Task, plain: Mapping[str, Any]) -> dict[str, Any]:
     """JSON-ready; plain: the task's `dump`. What lies at a path counts by the task's fingerprint, wherever it lies."""
     content = task.fingerprint()
     acting = {key: value for key, value in plain.items() if not (content and is_path(type(task), key))}
-    return {"task": acting, "fingerprint": content, **_origin("task", type(task))}
+    return {"task": acting, "fingerprint": content, **_origin(of_class("task", type(task)))}
 
 
 def variant_identity(variant: Variant) -> dict[str, Any]:
@@ -78,13 +77,17 @@ def variant_identity(variant: Variant) -> dict[str, Any]:
     if variant.recipe is None:
         return {"recipe": None, "components": [], "downsample": variant.downsample}
     recipe = Recipe.parse(variant.recipe)
-    found = {(part.kind, type(part)): part for stage in recipe.stages for part in components(stage)}
-    parts = [{"kind": kind, **_origin(kind, cls)} for kind, cls in found]
     return {
         "recipe": recipe.hash,
-        "components": sorted(parts, key=lambda part: (part["kind"], part["name"])),
+        "components": [part.to_dict() for part in of_parts(list(recipe.stages))],
         "downsample": variant.downsample,
     }
+
+
+def adapter_identity(adapter: Adapter) -> dict[str, Any]:
+    """JSON-ready: the adapter, if it is a third party's; empty for those of vtprune, which `settings_identity` has."""
+    part = of_adapter(adapter)
+    return {"adapter": _origin(part)} if part is not None and part.is_third_party else {}
 
 
 def settings_identity(limit: int | None, batch_size: int, threads: int, keep_indices: int) -> dict[str, Any]:
@@ -139,15 +142,5 @@ def _commit(name: str, revision: str | None) -> str | None:
     return Path(found).parent.name if isinstance(found, str) else None
 
 
-def _origin(kind: str, cls: type[Any]) -> dict[str, Any]:
-    try:
-        name = registry().name_of(kind, cls)
-    except UnknownNameError:
-        return {
-            "name": f"{cls.__module__}:{cls.__qualname__}",
-            "origin": None,
-            "version": None,
-            "revision": cls.revision,
-        }
-    entry = registry().entry(kind, name)
-    return {"name": name, "origin": entry.origin, "version": entry.version, "revision": cls.revision}
+def _origin(part: Provenance) -> dict[str, Any]:
+    return {key: value for key, value in part.to_dict().items() if key != "kind"}

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from vtprune.core.engine.plan import bind
 from vtprune.core.errors import BindingError, VtpruneError
+from vtprune.core.lookup import adapter_of
+from vtprune.core.provenance import components
 from vtprune.core.recipe import Recipe
 from vtprune.core.spec import dump
 from vtprune.core.task import Sample, Task
@@ -19,7 +21,7 @@ from vtprune.study.cell import Cell, ModelRef, Variant
 from vtprune.study.estimate import Workload, sample_flops, workload
 from vtprune.study.factorial import LABEL, LENT, Refusal, factorial
 from vtprune.study.file import StudyError, StudyFile
-from vtprune.study.grid import SEED, components, variants
+from vtprune.study.grid import SEED, variants
 from vtprune.study.skeleton import skeleton
 
 if TYPE_CHECKING:
@@ -116,12 +118,12 @@ def make_plan(study: StudyFile) -> Plan:
         fits = _fitting(found, ref, bones, refused)
         for (task, plain, peek), task_part, place in zip(tasks, task_parts, places, strict=True):
             load = _workload(ref, bones, task, plain["name"], peek, notes)
-            for number in fits:
+            for number, adapter_part in fits.items():
                 variant = found[number]
                 if reason := _unfit(variant, place):
                     refused.append(Refusal(_without_levels(variant), f"task {plain['name']!r}: {reason}", ref.id))
                     continue
-                parts = {"model": model_part, "task": task_part, "variant": names[number], **settings}
+                parts = {"model": model_part, "task": task_part, "variant": names[number], **adapter_part, **settings}
                 cell = Cell(ref, plain, variant, study.limit, study.batch_size, parts, study.keep_indices)
                 if cell.id in cells:
                     merged.append(_merged(cells[cell.id].variant, variant))
@@ -145,18 +147,22 @@ def _skeleton(ref: ModelRef, notes: list[str]) -> Bones:
         return None
 
 
-def _fitting(found: list[Variant], ref: ModelRef, bones: Bones, refused: list[Refusal]) -> list[int]:
-    """Places of the variants that can be bound to a model; the others are refused."""
-    fits = []
+def _fitting(found: list[Variant], ref: ModelRef, bones: Bones, refused: list[Refusal]) -> dict[int, dict[str, Any]]:
+    """Places of the variants that can be bound to a model, with the identity of their adapters; the others are
+    refused."""
+    fits = {}
     for number, variant in enumerate(found):
-        if bones is not None and variant.recipe is not None:
+        adapter = None
+        if bones is not None and variant.recipe is None:
+            adapter = adapter_of(bones[0])
+        elif bones is not None:
             try:
-                bind(Recipe.parse(variant.recipe), bones[0])
+                adapter = bind(Recipe.parse(variant.recipe), bones[0]).parts.adapter
             except BindingError as error:
                 what, expected = _without_levels(variant), variant.label == LABEL
                 refused.append(Refusal(what, "; ".join(error.problems), ref.id, expected))
                 continue
-        fits.append(number)
+        fits[number] = {} if adapter is None else identity.adapter_identity(adapter)
     return fits
 
 

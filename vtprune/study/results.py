@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtprune.study.extras import require
+from vtprune.study.makers import Maker, makers, missing
 from vtprune.study.rows import SAMPLE_COLUMNS, TIME_COLUMNS
 from vtprune.study.store import Store
 from vtprune.study.store.table import cell_records
@@ -28,6 +31,17 @@ class Results:
     times: pd.DataFrame
     study: dict[str, Any]
     groups: dict[str, dict[str, list[str]]]
+
+    @cached_property
+    def made_with(self) -> tuple[Maker, ...]:
+        """The distributions whose components, tasks and adapters made the cells of the plan: vtprune, then plugins."""
+        return makers(identity for identity in self.cells.get("identity", ()) if isinstance(identity, Mapping))
+
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """A sentence for each of them that is not installed here, does not work here, or is another version or revision
+        than the one that made the results. Reading and reporting them works all the same."""
+        return missing(self.made_with)
 
     @classmethod
     def load(cls, folder: str | Path) -> Results:

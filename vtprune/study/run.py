@@ -91,6 +91,16 @@ def progress(planned: Plan, folder: Path) -> Progress:
     return Progress(**counts, seconds=_sum(seconds), flops=_sum(flops))
 
 
+def made_otherwise(folder: Path) -> tuple[str, ...]:
+    """A sentence for each distribution behind the results in a folder that is not as it was; see `Results.missing`."""
+    from vtprune.study.makers import makers, missing
+
+    if not (folder / "plan.json").is_file():
+        return ()
+    store = _store(folder)
+    return missing(makers(cell.identity for cell in store.cells() if store.cell_file(cell).exists()))
+
+
 def run_study(
     study: StudyFile | Plan | str | Path | Mapping[str, Any],
     out: str | Path | None = None,

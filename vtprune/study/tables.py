@@ -86,12 +86,12 @@ def to_markdown(summary: Summary, *, columns: Columns = "budget") -> str:
     """A table per model and task, with its caption and footnotes below."""
     parts = []
     for sheet in make_sheets(summary, columns):
-        head = ["method", *map(_escape_markdown, sheet.columns)]
-        lines = [f"**{_escape_markdown(sheet.title)}**: accuracy (%)", "", _bars(head)]
+        head = ["method", *map(escape_markdown, sheet.columns)]
+        lines = [f"**{escape_markdown(sheet.title)}**: accuracy (%)", "", _bars(head)]
         lines.append(_bars([":--", *["--:"] * len(sheet.columns)]))
-        lines += [_bars([_escape_markdown(name), *map(_markdown, entries)]) for name, entries in sheet.rows]
-        lines += ["", _escape_markdown(sheet.caption), ""]
-        lines += [f"- {_escape_markdown(note)}" for note in sheet.footnotes]
+        lines += [_bars([escape_markdown(name), *map(_markdown, entries)]) for name, entries in sheet.rows]
+        lines += ["", escape_markdown(sheet.caption), ""]
+        lines += [f"- {escape_markdown(note)}" for note in sheet.footnotes]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
@@ -287,7 +287,7 @@ def _markdown(entry: Entry | None) -> str:
     if entry is None:
         return "-"
     text = f"**{entry.text}**" if entry.best else entry.text
-    return f"{text} {_escape_markdown(entry.marks)}".rstrip()
+    return f"{text} {escape_markdown(entry.marks)}".rstrip()
 
 
 def _latex(entry: Entry | None) -> str:
@@ -311,7 +311,8 @@ def _escape_rich(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """Text as it is, on one line, whatever it holds."""
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text).replace("\n", " ")
 
 

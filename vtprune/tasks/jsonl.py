@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +15,7 @@ from vtprune.core.task import Part, Region, Sample, Task, Video
 from vtprune.tasks.scoring import LETTERS, SCORINGS, Scoring
 
 FILE: Final = "questions.jsonl"
+EXAMPLES: Final = Path(__file__).parent / "examples"
 _SHOWN: Final = 20
 _ASK_LETTER: Final = "Answer with the option's letter from the given choices directly."
 
@@ -95,11 +96,21 @@ class Jsonl(Task):
 
     path: a folder that holds ``questions.jsonl`` and the pictures; a relative path counts from the current directory.
     scoring: ``exact``, ``contains`` (the answer contains a reference), ``choice`` (multiple choice; each line has
-    ``choices``) or ``vqa`` (share of people who agree; each line has at least three ``answers``).
+        ``choices``) or ``vqa`` (share of people who agree; each line has at least three ``answers``).
     """
 
     path: Path
     scoring: Scoring = "exact"
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Two folders that come with vtprune; the first fits every scoring but ``choice``."""
+        return (
+            cls(path=EXAMPLES / "open"),
+            cls(path=EXAMPLES / "open", scoring="contains", max_new_tokens=8),
+            cls(path=EXAMPLES / "open", scoring="vqa"),
+            cls(path=EXAMPLES / "choice", scoring="choice"),
+        )
 
     def samples(self) -> Iterator[Sample]:
         """The lines in order; pictures are opened as they come.

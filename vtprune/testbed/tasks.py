@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, Self
 
 import numpy as np
 from PIL import Image
@@ -44,11 +44,13 @@ class SceneError(VtpruneError):
 class Testbed(Task):
     """Held-out scenes of handwritten digits, drawn anew from a seed each time; nothing is stored.
 
-    variant: one scene, a pair of scenes, or a video of four moments. level: how many digits and how much clutter (of
-    ``image``; pairs and videos have one level). seed: of the scenes. scenes: how many; the first of more are the same.
-    questions: for each scene, all different; videos have at most seven. types: only these question types; a scene in
-    which none of them fits gives no sample. frames: a video as a ``native`` video of eight frames, or as one image per
-    moment for models that take images only.
+    variant: one scene, a pair of scenes, or a video of four moments.
+    level: how many digits and how much clutter (of ``image``; pairs and videos have one level).
+    seed: of the scenes. scenes: how many; the first of more are the same.
+    questions: for each scene, all different; videos have at most seven.
+    types: only these question types; a scene in which none of them fits gives no sample.
+    frames: a video as a ``native`` video of eight frames, or as one image per moment for models that take images only.
+    max_new_tokens: tokens an answer may have at most; the longest of the testbed's has fewer.
 
     Scoring is exact match.
     """
@@ -90,6 +92,16 @@ class Testbed(Task):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        return (
+            cls(),
+            cls(level="hard", seed=1, scenes=3, questions=5, types=("read", "exist", "hop_digit")),
+            cls(variant="pair", scenes=3),
+            cls(variant="video", scenes=2),
+            cls(variant="video", scenes=2, frames="images"),
+        )
 
     def samples(self) -> Iterator[Sample]:
         """Scene after scene; the questions of a scene follow one another and share a ``group``.

@@ -10,11 +10,14 @@ from vtprune.testing.checking import checks_for
 from vtprune.testing.run import described, expected_of, instances_of
 
 
-def parametrize_with_checks(*targets: Any, expected_failures: dict[str, str] | None = None) -> pytest.MarkDecorator:
+def parametrize_with_checks(
+    *targets: Any, expected_failures: dict[str, str] | None = None, in_model: bool = True
+) -> pytest.MarkDecorator:
     """Parametrise a test over components and the checks that concern them.
 
     targets: what `check_component` takes. expected_failures: as there; they become strict xfails. Checks that do not
-    apply, for what a component declares, are left out.
+    apply, for what a component declares, are left out. in_model: False leaves out those that run a model too, which
+    take most of the time.
 
     >>> from vtprune.testing import parametrize_with_checks
     >>> @parametrize_with_checks("top_k", "attention")
@@ -26,7 +29,7 @@ def parametrize_with_checks(*targets: Any, expected_failures: dict[str, str] | N
         for component in instances_of(target):
             expected = expected_of(component, expected_failures)
             for check in checks_for(component.kind):
-                if check.unless(component) is not None:
+                if check.unless(component) is not None or (check.slow and not in_model):
                     continue
                 marks = []
                 if check.name in expected:

@@ -28,10 +28,10 @@ class ConformanceError(VtpruneError, AssertionError):
 @dataclass(frozen=True)
 class Outcome:
     """What one check said of one instance. detail: the violation, or why the check does not apply, or the declared
-    reason of an expected failure."""
+    reason of an expected failure. component: what was checked: an instance, or an adapter on trial."""
 
     check: Check
-    component: Component
+    component: Any
     status: Status
     detail: str = ""
 
@@ -44,8 +44,10 @@ class Outcome:
         return f"{described(self.component)}: {self.check.name}: {self.status}: {self.detail}"
 
 
-def described(component: Component) -> str:
-    """A component in short: class and parameters that differ from the defaults."""
+def described(component: Any) -> str:
+    """A component in short: class and parameters that differ from the defaults; an adapter on trial as it says."""
+    if not isinstance(component, Component):
+        return str(component)
     changed = {
         name: getattr(component, name)
         for name, field in type(component).model_fields.items()
@@ -94,7 +96,7 @@ def _named(target: str) -> Any:
     return registry().load(kinds[0], target)
 
 
-def expected_of(component: Component, given: Mapping[str, str] | None = None) -> dict[str, str]:
+def expected_of(component: Any, given: Mapping[str, str] | None = None) -> dict[str, str]:
     """Expected failures, the component's own and those given; raises VtpruneError for a check that does not exist."""
     found = {**type(component).expected_failures, **(given or {})}
     names = all_checks()
@@ -106,7 +108,7 @@ def expected_of(component: Component, given: Mapping[str, str] | None = None) ->
     return found
 
 
-def run_check(check: Check, component: Component, expected: Mapping[str, str]) -> Outcome:
+def run_check(check: Check, component: Any, expected: Mapping[str, str]) -> Outcome:
     """One check on one instance; whatever the component raises is the check's failure."""
     if (reason := check.unless(component)) is not None:
         return Outcome(check, component, "not applicable", reason)
@@ -115,7 +117,8 @@ def run_check(check: Check, component: Component, expected: Mapping[str, str]) -
     except Violation as violation:
         detail = str(violation)
     except Exception as error:
-        detail = f"raised {type(error).__name__}: {error}{_place(error)}"
+        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
+        detail = f"raised {type(error).__name__}: {error}{place_of(error)}{notes}"
     else:
         if check.name in expected:
             reason = f"declared to fail ({expected[check.name]}), but it passes; remove the declaration"
@@ -126,7 +129,7 @@ def run_check(check: Check, component: Component, expected: Mapping[str, str]) -
     return Outcome(check, component, "failed", detail)
 
 
-def _place(error: Exception) -> str:
+def place_of(error: Exception) -> str:
     """The innermost line outside of torch, pydantic and the like: where the component's author should look."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
     own = [frame for frame in frames if "/vtprune/testing/" not in frame.filename.replace("\\", "/")]
@@ -152,7 +155,7 @@ def check_component(
     ``raises=False``), UnknownNameError for an unknown target or check.
 
     >>> from vtprune.testing import check_component
-    >>> outcomes = check_component("top_k", only=["repeated_calls_agree"])
+    >>> outcomes = check_component("top_k", only=["no_state_is_kept"])
     """
     names = all_checks()
     wanted = set(names if only is None else only)

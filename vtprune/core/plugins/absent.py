@@ -20,6 +20,8 @@ def why_absent(kind: str, name: str, plugins: Sequence[Plugin], registry: Regist
     if not slash:
         fuller = [other for other in registry.names(kind) if other.partition("/")[2] == name]
         return f" {' and '.join(map(repr, fuller))} would be a {kind}: write it in full." if fuller else ""
+    if canonical(origin) == GROUP and rest in registry.names(kind):
+        return f" Write {rest!r}: vtprune's own names stand alone."
     found = [plugin for plugin in plugins if plugin.distribution == canonical(origin)]
     if any(plugin.state == "active" for plugin in found):
         return _of_active(kind, f"{canonical(origin)}/{rest}", found, registry)

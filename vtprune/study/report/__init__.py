@@ -15,7 +15,7 @@ def write_report(folder: str | Path) -> Path:
     """Write ``report/`` in the folder of a study, finished or not, and return the page, ``report/index.html``.
 
     Beside it: ``table.md``, ``table.tex`` and ``figures/``. An earlier report is replaced. Equal results give
-    equal files, whatever else the machine does.
+    equal files, whatever else the machine does; but a plugin that is missing here, or is another version, is noted.
     Raises StoreError if the folder holds no study, VtpruneError if its plan has no cells, and MissingExtraError without
     the libraries of ``vtprune[study]``.
     """

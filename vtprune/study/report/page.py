@@ -193,8 +193,14 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("Batch size", str(study.get("batch_size", ""))),
         ("Weights, dtype and device", "; ".join(models)),
         ("Versions", "; ".join(versions)),
+        ("Made with", "; ".join(plugins(results))),
     ]
     return [(name, value) for name, value in found if value]
+
+
+def plugins(results: Results) -> list[str]:
+    """The distributions beside vtprune that made the results, with version and components."""
+    return [str(maker) for maker in results.made_with if maker.is_third_party]
 
 
 def _identity(cells: pd.DataFrame, key: str) -> list[Any]:

@@ -23,7 +23,7 @@ from vtprune.study.report.pictures import (
 from vtprune.study.results import Results
 from vtprune.study.statistics import summarise
 from vtprune.study.store import Store
-from vtprune.study.tables import Sheet, make_sheets, to_latex, to_markdown
+from vtprune.study.tables import Sheet, escape_markdown, make_sheets, to_latex, to_markdown
 
 PAGE = "index.html"
 
@@ -42,7 +42,11 @@ def write(folder: Path) -> Path:
 
     summary = summarise(results, compare_to=compare_to(results))
     attribution = attribute(results)
-    notes = [*results.study.get("notes", ()), *(str(Merged(**one)) for one in results.study.get("merged", ()))]
+    notes = [
+        *results.missing,
+        *results.study.get("notes", ()),
+        *(str(Merged(**one)) for one in results.study.get("merged", ())),
+    ]
     if results.study.get("factorial") or not attribution.effects.empty:
         notes += attribution.notes
     sheets = {columns: make_sheets(summary, columns) for columns in ("budget", "group")}
@@ -59,7 +63,7 @@ def write(folder: Path) -> Path:
         sections.append(page.Section(part, _sheets(sheets, part, place), pictures))
 
     text = render(results, sections, notes)
-    (where / "table.md").write_text(to_markdown(summary), encoding="utf-8")
+    (where / "table.md").write_text(to_markdown(summary) + made_with(results), encoding="utf-8")
     (where / "table.tex").write_text(to_latex(summary), encoding="utf-8")
     (where / PAGE).write_text(text, encoding="utf-8")
     return where / PAGE
@@ -69,6 +73,13 @@ def compare_to(results: Results) -> str | None:
     """The study's named reference, or None if no cell is labelled so (every one was refused, or merged)."""
     label = results.study.get("compare_to")
     return label if label in set(results.cells["label"]) else None
+
+
+def made_with(results: Results) -> str:
+    """A paragraph of Markdown on the plugins behind the results, or nothing."""
+    lines = [f"Made with {maker}." for maker in page.plugins(results)]
+    lines += [f"Note: {sentence}." for sentence in results.missing]
+    return "".join(f"\n{escape_markdown(line)}\n" for line in lines)
 
 
 def _sheets(sheets: dict[str, list[Sheet]], part: Part, place: int) -> tuple[Sheet, ...]:

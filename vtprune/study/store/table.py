@@ -54,7 +54,7 @@ def cell_records(store: Store, cells: Sequence[Cell], scans: Sequence[Scan]) -> 
                 "samples": len(rows),
                 "accuracy": _mean(rows, "score"),
                 **{column: _mean(rows, column) for column in MEANS},
-                "recipe_hash": recipe_hash(variant.recipe),
+                "recipe_hash": recipe_hash(cell),
                 "identity": dict(cell.identity),
             }
         )
@@ -73,9 +73,12 @@ def _mean(rows: Sequence[SampleRow], column: str) -> float | None:
     return math.fsum(row[column] for row in rows) / len(rows) if rows else None  # type: ignore[literal-required]
 
 
-def recipe_hash(recipe: Mapping[str, Any] | None) -> str | None:
-    """`Recipe.hash` of a normalised recipe, also where the plugins it needs are not installed."""
+def recipe_hash(cell: Cell) -> str | None:
+    """`Recipe.hash` of a cell's recipe as it was planned, also where the plugins it needs are not installed."""
+    recipe = cell.variant.recipe
     if recipe is None:
         return None
+    if isinstance(planned := cell.identity.get("variant"), Mapping) and isinstance(planned.get("recipe"), str):
+        return planned["recipe"]
     acting = {key: recipe[key] for key in ("schema_version", "stages")}
     return hashlib.sha256(json.dumps(acting, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

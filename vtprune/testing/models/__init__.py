@@ -16,7 +16,11 @@ from vtprune.testing.models.tiny import (
     Grid,
     Inputs,
     Tiny,
+    build,
     forget_dialogues,
+    pad_rows,
+    text_config,
+    token_row,
     vision_mask,
 )
 
@@ -37,8 +41,12 @@ __all__ = [
     "Grid",
     "Inputs",
     "Tiny",
+    "build",
     "forget_dialogues",
+    "pad_rows",
+    "text_config",
     "tiny_llava",
     "tiny_qwen2_5_vl",
+    "token_row",
     "vision_mask",
 ]

@@ -1,0 +1,1 @@
+"""Methods from KV-cache compression and text retrieval, for vision tokens."""

@@ -1,0 +1,89 @@
+"""What pruning could leave changed in a model and in the process: taken before, compared after."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+)
+GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
+SELF_WRITTEN = ("rope_deltas",)
+"""What models write into themselves at every prompt, with and without vtprune (Qwen-VL)."""
+
+
+def snapshot(model: nn.Module) -> dict[str, Any]:
+    """Everything outside the numbers that pruning could leave changed, by a readable name."""
+    found: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        for kind in HOOKS:
+            found[f"{name}.{kind}"] = list(getattr(module, kind).items())
+        skipped = {*HOOKS, "_parameters", "_buffers", "_modules", *SELF_WRITTEN}
+        found[f"{name}.attributes"] = {key: id(value) for key, value in vars(module).items() if key not in skipped}
+        found[f"{name}.forward"] = module.forward.__func__
+        if hasattr(module, "config"):
+            config: Any = module.config
+            found[f"{name}.config"] = config.to_dict()
+            found[f"{name}.attention"] = config._attn_implementation
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        found[f"tensor {name}"] = (id(tensor), tensor._version, tensor.requires_grad)
+    found["generation config"] = model.generation_config.to_dict()  # type: ignore[union-attr, operator]
+    return found | process()
+
+
+def process() -> dict[str, Any]:
+    """Tables of torch and transformers that belong to the whole process, copied."""
+    return {name: dict(table) for name, table in _tables().items()}
+
+
+def _tables() -> dict[str, Any]:
+    """The tables themselves; those of transformers only once it has been imported."""
+    found = {name: getattr(torch.nn.modules.module, name) for name in GLOBAL_HOOKS}
+    if models := sys.modules.get("transformers.modeling_utils"):
+        found["attention table"] = models.AttentionInterface._global_mapping
+        found["local attention table"] = models.ALL_ATTENTION_FUNCTIONS._local_mapping
+    if masks := sys.modules.get("transformers.masking_utils"):
+        found["mask table"] = masks.AttentionMaskInterface._global_mapping
+    return found
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Undo what the body changes in tables of the process and in torch's settings, so that nobody else sees it."""
+    before, dtype, grad = process(), torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        for name, table in _tables().items():
+            if name in before and dict(table) != before[name]:
+                table.clear()
+                table.update(before[name])
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Names of what differs between two snapshots."""
+    return [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
+
+
+@contextmanager
+def unchanged(*models: nn.Module) -> Iterator[None]:
+    """The body must leave the models as it found them; raises AssertionError with the names of what changed."""
+    before = [snapshot(model) for model in models]
+    yield
+    for model, old in zip(models, before, strict=True):
+        assert changes(old, snapshot(model)) == []
