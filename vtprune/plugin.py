@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vtprune.core.plugins import API, Registrar, hookimpl
 
 if TYPE_CHECKING:
+    from vtprune.adapters.sharing import unique_images, unique_packed
     from vtprune.core.adapter import Adapter, VisionCall, VisionInput
     from vtprune.core.budget import Budget, apportion
     from vtprune.core.component import (
@@ -32,33 +33,35 @@ if TYPE_CHECKING:
     from vtprune.core.task import Region, Sample, Task, Video
 
 _LAZY = {
-    "Adapter": "adapter",
-    "Allocation": "component",
-    "AllocationRequest": "component",
-    "Allocator": "component",
-    "AllocatorSpec": "spec",
-    "Budget": "budget",
-    "Candidates": "component",
-    "ComponentError": "errors",
-    "Merged": "component",
-    "Need": "signals",
-    "Reducer": "component",
-    "ReducerSpec": "spec",
-    "Region": "task",
-    "Sample": "task",
-    "SampleLayout": "layout",
-    "Scorer": "component",
-    "ScorerSpec": "spec",
-    "Segment": "layout",
-    "Selector": "component",
-    "SelectorSpec": "spec",
-    "Signals": "signals",
-    "Task": "task",
-    "Video": "task",
-    "VisionCall": "adapter",
-    "VisionInput": "adapter",
-    "VtpruneError": "errors",
-    "apportion": "budget",
+    "Adapter": "core.adapter",
+    "Allocation": "core.component",
+    "AllocationRequest": "core.component",
+    "Allocator": "core.component",
+    "AllocatorSpec": "core.spec",
+    "Budget": "core.budget",
+    "Candidates": "core.component",
+    "ComponentError": "core.errors",
+    "Merged": "core.component",
+    "Need": "core.signals",
+    "Reducer": "core.component",
+    "ReducerSpec": "core.spec",
+    "Region": "core.task",
+    "Sample": "core.task",
+    "SampleLayout": "core.layout",
+    "Scorer": "core.component",
+    "ScorerSpec": "core.spec",
+    "Segment": "core.layout",
+    "Selector": "core.component",
+    "SelectorSpec": "core.spec",
+    "Signals": "core.signals",
+    "Task": "core.task",
+    "Video": "core.task",
+    "VisionCall": "core.adapter",
+    "VisionInput": "core.adapter",
+    "VtpruneError": "core.errors",
+    "apportion": "core.budget",
+    "unique_images": "adapters.sharing",
+    "unique_packed": "adapters.sharing",
 }
 __all__ = [
     "API",
@@ -91,12 +94,14 @@ __all__ = [
     "VtpruneError",
     "apportion",
     "hookimpl",
+    "unique_images",
+    "unique_packed",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(f"vtprune.core.{_LAZY[name]}"), name)
+        return getattr(importlib.import_module(f"vtprune.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -9,8 +9,8 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from tests.core.conftest import write_plugin
-from vtprune.cli.source import locate, scope
-from vtprune.core import plugins
+from vtprune.cli.source import scope
+from vtprune.core import plugins, sources
 from vtprune.core.plugins import Discovery
 
 Install = Callable[..., Discovery]
@@ -23,7 +23,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     discover = plugins.discover
 
     # Modules of one name are written anew from test to test; a process reads each but once.
-    locate.spec_of.cache_clear()
+    sources.spec_of.cache_clear()
     scope.parsed.cache_clear()
 
     def installed(*points: EntryPoint) -> Discovery:

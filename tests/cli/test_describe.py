@@ -183,7 +183,7 @@ class TestThirdParties:
     @pytest.mark.parametrize(
         ("name", "reason"),
         [
-            ("acme-broken/entropy", "is failed: RuntimeError: out of cheese. `vtprune plugins` shows more."),
+            ("acme-broken/entropy", "failed: RuntimeError: out of cheese. `vtprune plugins` shows more."),
             ("acme/entropy", "acme 1.2 is installed and active, but it registers no such name."),
             ("acme-far/entropy", "the distribution 'acme-far', of which no plugin is installed here"),
         ],

@@ -91,7 +91,7 @@ class TestThirdParties:
         assert code == 0
         assert json.loads(out)
         (line,) = err.splitlines()
-        assert "plugin 'plugin' of acme-broken 1.2 is failed: RuntimeError: out of cheese; its names" in line
+        assert "plugin 'plugin' of acme-broken 1.2 failed: RuntimeError: out of cheese; its names" in line
         assert "`vtprune plugins`" in line
 
     def test_those_of_another_distribution_are_not_troubled_by_it(self) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from vtprune.cli.parameters import documentation, facts, parameters_of
-from vtprune.cli.source import locate, scope
+from vtprune.cli.source import scope
 from vtprune.cli.source.adapter import read_adapter
 from vtprune.cli.source.component import Fact, read_component
-from vtprune.cli.source.locate import UnreadableError, data_file
+from vtprune.core import sources
 from vtprune.core.plugins import registry
+from vtprune.core.sources import UnreadableError, data_file
 
 COMPONENTS = [entry for entry in registry().entries() if entry.kind not in ("adapter", "recipe")]
 ADAPTERS = list(registry().entries("adapter"))
@@ -53,7 +54,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
 
     def forget() -> None:
         importlib.invalidate_caches()
-        locate.spec_of.cache_clear()
+        sources.spec_of.cache_clear()
         scope.parsed.cache_clear()
 
     def written(files: dict[str, str]) -> None:

@@ -39,7 +39,7 @@ def test_a_distribution_without_a_plugin() -> None:
     [
         (GOOD, {"VTPRUNE_DISABLE_PLUGINS": "acme"}, "is disabled: VTPRUNE_DISABLE_PLUGINS names it."),
         (GOOD, {"VTPRUNE_PLUGINS": ""}, "is disabled: VTPRUNE_PLUGINS does not name it."),
-        (HALF_WAY, {}, "is failed: RuntimeError: licence server is down. `vtprune plugins` shows more."),
+        (HALF_WAY, {}, "failed: RuntimeError: licence server is down. `vtprune plugins` shows more."),
         (f"VTPRUNE_API = 0\n{GOOD}", {}, "is incompatible: it was written for plugin API 0"),
     ],
 )
@@ -62,7 +62,7 @@ def test_an_active_plugin_without_the_name(write_plugin: WritePlugin) -> None:
 def test_one_of_two_plugins_of_a_distribution_is_broken(write_plugin: WritePlugin) -> None:
     found = discover(write_plugin("acme_good", GOOD), write_plugin("acme_bad", HALF_WAY, name="second"))
     text = said(found, "acme/other")
-    assert "registers no such scorer. And plugin 'second' of acme 1.2 is failed: RuntimeError: licence" in text
+    assert "registers no such scorer. And plugin 'second' of acme 1.2 failed: RuntimeError: licence" in text
 
 
 def test_another_spelling_of_the_distribution(write_plugin: WritePlugin) -> None:

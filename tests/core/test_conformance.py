@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import vtprune
 from vtprune.core.conformance import FILE, Status, record_path, source_hash, source_of, status
 from vtprune.core.plugins import registry
 from vtprune.core.registry import Registration
+from vtprune.core.sources import spec_of
 
 ENTRY = Registration("scorer", "acme/norm", "acme.deep.scorers:Norm", "", None, "acme", "1.0", "acme.plugin")
 FOUND = {
@@ -28,15 +30,17 @@ FOUND = {
 
 
 @pytest.fixture
-def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package whose modules cannot be imported, with a record of its scorer."""
     folder = tmp_path / "acme"
     (folder / "deep").mkdir(parents=True)
     for name in ("__init__.py", "plugin.py", "deep/__init__.py", "deep/scorers.py"):
         (folder / name).write_text("raise RuntimeError('imported')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
+    spec_of.cache_clear()  # each test has a package of this name elsewhere
     write(folder)
-    return folder
+    yield folder
+    spec_of.cache_clear()
 
 
 def write(folder: Path, **changes: Any) -> None:

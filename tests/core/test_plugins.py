@@ -174,7 +174,7 @@ def test_a_broken_plugin_leaves_the_rest_working(write_plugin: WritePlugin, case
     assert (good.distribution, good.state) == ("acme", "active")
     assert (bad.distribution, bad.entry_point, bad.state, bad.is_fault) == ("bad", "plugin", "failed", True)
     assert cause in bad.reason
-    assert str(bad) == f"plugin 'plugin' of bad 1.2 is failed: {bad.reason}"
+    assert str(bad) == f"plugin 'plugin' of bad 1.2 failed: {bad.reason}"
     assert bad.registrations == ()
     assert bad.error is not None
     assert type(bad.error).__name__ in bad.traceback
@@ -185,7 +185,7 @@ def test_a_broken_plugin_leaves_the_rest_working(write_plugin: WritePlugin, case
 def test_strict_mode_raises(write_plugin: WritePlugin, case: str) -> None:
     source, cause = BROKEN[case]
     points = write_plugin("acme_good", GOOD), write_plugin(f"bad_{case}", source, dist="bad")
-    with pytest.raises(PluginError, match=r"plugin 'plugin' of bad 1\.2 is failed") as caught:
+    with pytest.raises(PluginError, match=r"plugin 'plugin' of bad 1\.2 failed") as caught:
         discover(*points, VTPRUNE_STRICT_PLUGINS="1")
     assert cause in str(caught.value)
     assert caught.value.__cause__ is not None

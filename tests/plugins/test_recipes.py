@@ -155,7 +155,7 @@ def test_a_plugin_that_is_switched_off_is_told_from_one_that_is_absent(
 @pytest.mark.parametrize(
     ("package", "name", "said"),
     [
-        ("half_way", "acme-half-way/one", "'acme' is failed: KeyError: 'three'. `vtprune plugins` shows more."),
+        ("half_way", "acme-half-way/one", "'acme' failed: KeyError: 'three'. `vtprune plugins` shows more."),
         ("old_api", "acme-old-api/one", "'acme' is incompatible: it was written for plugin API -1 to 0"),
         ("too_new_vtprune", "acme-too-new-vtprune/one", "'acme' is incompatible: acme-too-new-vtprune 1.0 asks for"),
     ],

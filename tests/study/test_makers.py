@@ -87,7 +87,7 @@ def test_not_installed(installed: list[Plugin]) -> None:
 def test_installed_and_of_no_use(installed: list[Plugin]) -> None:
     installed.append(plugin(state="failed", reason="ImportError: no module named acme"))
     (text,) = missing([ACME])
-    assert "here it cannot be used: plugin 'main' of acme 1.0 is failed: ImportError: no module" in text
+    assert "here it cannot be used: plugin 'main' of acme 1.0 failed: ImportError: no module" in text
 
 
 def test_another_version(installed: list[Plugin]) -> None:

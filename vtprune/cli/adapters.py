@@ -62,7 +62,7 @@ def _stated(entry: Registration) -> tuple[tuple[str, ...], str | None]:
     """An adapter's model classes, and why it is refused if it is: from its source or, where that does not say, by
     importing it. Raises PluginError if it cannot be imported."""
     from vtprune.cli.source.adapter import read_adapter
-    from vtprune.cli.source.locate import UnreadableError
+    from vtprune.core.sources import UnreadableError
 
     try:
         read = read_adapter(entry.target)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
-from vtprune.core.errors import VtpruneError
+from vtprune.core.errors import UnknownNameError, VtpruneError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,6 +72,6 @@ def friendly(command: Callable[P, None]) -> Callable[P, None]:
             if kwargs.get("debug"):
                 raise
             typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(getattr(error, "code", 1)) from None
+            raise typer.Exit(getattr(error, "code", 2 if isinstance(error, UnknownNameError) else 1)) from None
 
     return guarded

@@ -85,7 +85,7 @@ def split_header(text: str) -> tuple[str, str]:
 def _recipe(entry: Registration) -> None:
     from rich.syntax import Syntax
 
-    from vtprune.cli.source.locate import UnreadableError, data_file
+    from vtprune.core.sources import UnreadableError, data_file
 
     package, _, file = entry.target.partition(":")
     try:
@@ -104,7 +104,7 @@ def _read(entry: Registration) -> None:
     """Show what the source says; where it says nothing, how to run it instead."""
     from vtprune.cli.source.adapter import read_adapter
     from vtprune.cli.source.component import read_component
-    from vtprune.cli.source.locate import UnreadableError
+    from vtprune.core.sources import UnreadableError
 
     live = LIVE.format(name=entry.name)
     try:

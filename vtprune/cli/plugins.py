@@ -168,7 +168,7 @@ def _shared_classes(registry: Registry) -> Iterator[str]:
 def _claims(entry: Registration) -> list[Claim]:
     """What an adapter claims; raises LookupError if its source does not say."""
     from vtprune.cli.source.adapter import read_adapter
-    from vtprune.cli.source.locate import UnreadableError
+    from vtprune.core.sources import UnreadableError
 
     try:
         adapter = read_adapter(entry.target)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vtprune.core.registry import Registration
+from vtprune.core.sources import spec_of
 
 FILE = "conformance.json"
 FORMAT = 1
@@ -106,36 +106,6 @@ def file_hash(path: Path) -> str:
 
 def source_of(module: str) -> Path | None:
     """The file of a module, found without importing it or its packages; None where there is none."""
-    if not module:
-        return None
-    if (loaded := sys.modules.get(module)) is not None:
-        return _file(getattr(loaded, "__file__", None))
-    names = module.split(".")
-    where: Any = None
-    for depth in range(1, len(names) + 1):
-        name = ".".join(names[:depth])
-        if (package := sys.modules.get(name)) is not None and hasattr(package, "__path__"):
-            where = package.__path__
-            continue
-        spec = _spec(name, where)
-        if spec is None:
-            return None
-        where = spec.submodule_search_locations
-        if depth == len(names):
-            return _file(spec.origin)
-        if where is None:
-            return None
-    return None
-
-
-def _spec(name: str, where: Any) -> Any:
-    for finder in sys.meta_path:
-        find = getattr(finder, "find_spec", None)
-        if find is not None and (spec := find(name, where)) is not None:
-            return spec
-    return None
-
-
-def _file(origin: str | None) -> Path | None:
-    path = Path(origin) if origin else None
+    spec = spec_of(module) if module else None
+    path = Path(spec.origin) if spec is not None and spec.origin else None
     return path if path is not None and path.suffix == ".py" and path.is_file() else None

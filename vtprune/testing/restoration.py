@@ -33,7 +33,7 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
             found[f"{name}.{kind}"] = list(getattr(module, kind).items())
         skipped = {*HOOKS, "_parameters", "_buffers", "_modules", *SELF_WRITTEN}
         found[f"{name}.attributes"] = {key: id(value) for key, value in vars(module).items() if key not in skipped}
-        found[f"{name}.forward"] = module.forward.__func__
+        found[f"{name}.forward"] = getattr(module.forward, "__func__", module.forward)
         if hasattr(module, "config"):
             config: Any = module.config
             found[f"{name}.config"] = config.to_dict()
@@ -76,8 +76,8 @@ def contained() -> Iterator[None]:
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Names of what differs between two snapshots."""
-    return [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
+    """Names of what differs between two snapshots, sorted."""
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
 @contextmanager

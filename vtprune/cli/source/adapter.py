@@ -9,8 +9,8 @@ from typing import Any
 
 from vtprune.cli.source.classes import Class, family_of, fields_of, find_class
 from vtprune.cli.source.evaluate import Unknown, evaluate
-from vtprune.cli.source.locate import UnreadableError
 from vtprune.cli.source.scope import Definition, External, Module, dotted, parsed, resolve
+from vtprune.core.sources import UnreadableError
 
 ADAPTER = "vtprune.core.adapter:Adapter"
 DEPTH = 4

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vtprune.cli.source.evaluate import Unknown, evaluate
-from vtprune.cli.source.locate import UnreadableError
 from vtprune.cli.source.scope import Definition, Module, dotted, resolve
 from vtprune.cli.source.words import BOUNDS
+from vtprune.core.sources import UnreadableError
 
 _GENERIC = {"List": "list", "Dict": "dict", "Tuple": "tuple", "Set": "set", "FrozenSet": "frozenset", "Type": "type"}
 """Names in typing whose run-time type is called otherwise."""

@@ -8,8 +8,8 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from vtprune.cli.source.locate import UnreadableError
 from vtprune.cli.source.scope import Definition, External, Module, dotted, resolve
+from vtprune.core.sources import UnreadableError
 
 _BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,

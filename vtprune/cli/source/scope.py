@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
-from vtprune.cli.source.locate import UnreadableError, source_of, spec_of
+from vtprune.core.sources import UnreadableError, source_of, spec_of
 
 CLOSED = {"pydantic", "pydantic_core", "annotated_types", "typing_extensions", "torch", "transformers", "numpy", "PIL"}
 """Packages that are large and known: their names are known by name, their source is never read."""

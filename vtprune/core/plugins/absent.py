@@ -26,7 +26,7 @@ def why_absent(kind: str, name: str, plugins: Sequence[Plugin], registry: Regist
     if any(plugin.state == "active" for plugin in found):
         return _of_active(kind, f"{canonical(origin)}/{rest}", found, registry)
     if found:
-        seen = "; ".join(f"{plugin.entry_point!r} is {plugin.state}: {plugin.reason}" for plugin in found)
+        seen = "; ".join(f"{plugin.entry_point!r} {plugin.verdict}: {plugin.reason}" for plugin in found)
         details = " `vtprune plugins` shows more." if any(plugin.state == "failed" for plugin in found) else ""
         where = f"{found[0].distribution} {found[0].version}"
         return f" It looks like a name of {where}, which is installed, but its plugin {seen}.{details}"

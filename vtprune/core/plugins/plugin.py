@@ -41,9 +41,14 @@ class Plugin:
         """Whether it should work and does not."""
         return self.state in ("failed", "incompatible")
 
+    @property
+    def verdict(self) -> str:
+        """The state as a predicate: ``is active``, ``failed``."""
+        return "failed" if self.state == "failed" else f"is {self.state}"
+
     def __str__(self) -> str:
         where = f"plugin {self.entry_point!r} of {self.distribution} {self.version}"
-        return f"{where} is {self.state}" + (f": {self.reason}" if self.reason else "")
+        return f"{where} {self.verdict}" + (f": {self.reason}" if self.reason else "")
 
 
 def canonical(distribution: str) -> str:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vtprune.testing.adapter_suite.frame import adapter_check, blaming
-from vtprune.testing.adapter_suite.state import changes, snapshot
 from vtprune.testing.adapter_suite.trial import Trial
 from vtprune.testing.checking import fail
+from vtprune.testing.restoration import changes, snapshot
 
 WRITES = "a function of the adapter (`images`, `tower_rows`, `project`, ...) writes to the model; it must only read"
 
