@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from vtprune.cli.parameters import documentation, facts, parameters_of
+from vtprune.cli.parameters import facts, parameters_of
+from vtprune.core.documentation import documentation
 from vtprune.core.plugins import GROUP, registry
 from vtprune.core.registry import Registration
 

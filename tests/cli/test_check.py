@@ -56,6 +56,26 @@ class Unfinished(Selector):
 '''
 
 
+UNFINISHED = "from vtprune.plugin import Scorer\nclass Mine(Scorer):\n    def scores(self): pass"
+FAILING = """
+from vtprune.plugin import Need, Scorer
+
+
+class Late(Scorer):
+    \"""Reads what it does not declare.\"""
+
+    def score(self, signals):
+        return signals.keys().float().norm(dim=-1).mean(1)
+
+
+class Nothing(Scorer):
+    \"""Returns nothing.\"""
+
+    def score(self, signals):
+        signals.alive.float()
+"""
+
+
 def run(*arguments: str) -> tuple[int, str, str]:
     result = CliRunner().invoke(app, ["check", *map(str, arguments)], env={"COLUMNS": "120"})
     return result.exit_code, result.stdout, result.stderr
@@ -138,6 +158,9 @@ def test_a_file_in_a_model(file: Path) -> None:
             "cannot be imported: ModuleNotFoundError: No module named 'nothing_of_the_kind'",
         ),
         ("x = 1", "defines nothing to check: no concrete class derived from Scorer"),
+        ("x = 1\ny = 1 / 0", "mine.py:2, in <module>: y = 1 / 0"),
+        (UNFINISHED, "and no Adapter; Mine lacks the method 'score' (it has 'scores')"),
+        ("from vtprune.adapters.mllama import ADAPTER", "defines nothing to check"),
     ],
 )
 def test_a_file_that_cannot_be_checked(file: Path, text: str, message: str) -> None:
@@ -257,6 +280,64 @@ def test_an_adapter_is_checked_by_its_own_checks() -> None:
     assert [outcome["status"] for outcome in found["outcomes"]] == ["passed"]
     (same,) = json.loads(run("vtprune.adapters.mllama:ADAPTER", "--only", "adapter_refuses_with_a_reason", "--json")[1])
     assert same["outcomes"] == found["outcomes"]
+
+
+def test_a_class_without_its_method_is_told_what_it_lacks(file: Path) -> None:
+    with pytest.raises(VtpruneError, match="Scorer cannot be checked: Scorer lacks the method 'score'"):
+        targets_of("vtprune.plugin:Scorer")
+
+
+def test_one_error_in_many_checks_is_told_once_where_its_author_should_look(file: Path) -> None:
+    file.write_text(FAILING)
+    code, out, _ = run(file, "--only", "no_state_is_kept", "--only", "declarations_do_not_change")
+    assert code == 1
+    assert out.count("signal keys was read but never declared") == 1
+    assert "mine.py:9, in score: return signals.keys()" in out
+    assert "    1 more for the same reason: no_state_is_kept" in out
+
+
+def test_a_method_that_returns_nothing_is_told_so(file: Path) -> None:
+    file.write_text(FAILING)
+    _, out, _ = run(file, "--only", "strides_do_not_matter")
+    assert out.count("such as None where `return` is missing (docs/contracts/scorer.md)") == 1, "not that of Late"
+
+
+def test_an_interrupt_shows_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vtprune.testing.targets import Target
+
+    whole = Target.run
+
+    def interrupted(self: Target, only: list[str]) -> object:
+        if self.title == "reducer drop":
+            raise KeyboardInterrupt
+        return whole(self, only)
+
+    monkeypatch.setattr(Target, "run", interrupted)
+    code, out, err = run("top_k", "drop", "--only", "class_is_documented")
+    assert code == 130
+    assert "selector top_k" in out
+    assert "1 of 2 were checked; nothing was recorded" in err
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"VTPRUNE_DISABLE_PLUGINS": "all"}, "is disabled: VTPRUNE_DISABLE_PLUGINS=all"),
+        ({}, "Write 'acme-late': distributions are named in lower case"),
+    ],
+)
+def test_a_distribution_that_is_not_active_is_told_why(
+    environment: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vtprune.core.plugins import Plugin
+    from vtprune.testing import targets
+
+    state = {"state": "disabled", "reason": "VTPRUNE_DISABLE_PLUGINS=all"} if environment else {}
+    monkeypatch.setattr(targets, "plugins", lambda: (Plugin("acme-late", "0.1", "late", "acme_late", **state),))
+    for name in ("acme-late",) if environment else ("Acme_Late",):
+        code, _, err = run(name)
+        assert code == 2
+        assert reason in err
 
 
 # -- the record --------------------------------------------------------------------------------------------------------

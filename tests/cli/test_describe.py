@@ -12,8 +12,9 @@ from tests.cli.test_plugins import BROKEN
 from tests.core.conftest import WritePlugin
 from vtprune.cli import app
 from vtprune.cli.describe import split_header
-from vtprune.cli.parameters import Parameter, documentation, parameters_of, type_text
+from vtprune.cli.parameters import Parameter, parameters_of, type_text
 from vtprune.core.component import Scorer
+from vtprune.core.documentation import documentation
 from vtprune.core.plugins import registry
 from vtprune.core.spec import ScorerSpec
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from vtprune.cli.parameters import documentation, facts, parameters_of
+from vtprune.cli.parameters import facts, parameters_of
 from vtprune.cli.source import scope
 from vtprune.cli.source.adapter import read_adapter
 from vtprune.cli.source.component import Fact, read_component
 from vtprune.core import sources
+from vtprune.core.documentation import documentation
 from vtprune.core.plugins import registry
 from vtprune.core.sources import UnreadableError, data_file
 

@@ -5,7 +5,11 @@ import pytest
 from vtprune.core import errors
 from vtprune.core.errors import BindingError, RecipeError, VtpruneError, bulleted, did_you_mean
 
-EVERY = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+EVERY = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, Warning)
+]
 
 
 @pytest.mark.parametrize("kind", EVERY)
@@ -37,6 +41,7 @@ def test_a_binding_error_names_recipe_and_model():
         ("top_k2", ["top_k", "top_p"], " Did you mean 'top_k' or 'top_p'? Known: top_k, top_p."),
         ("zzz", ["b", "a"], " Known: a, b."),
         ("zzz", [], " Known: none."),
+        ("atention", ["attention", *map(str, range(40))], " Did you mean 'attention'?"),
     ],
 )
 def test_did_you_mean(name, known, clause):

@@ -71,3 +71,13 @@ def test_a_switch_that_names_nothing_is_a_problem(write_plugin: WritePlugin, var
 def test_strict(value: str, strict: bool) -> None:
     assert Switches.read({STRICT: value}).strict is strict
     assert Switches.read({}).strict is False
+
+
+@pytest.mark.parametrize("misspelt", ["VTPRUNE_DISABLE_PLUGIN", "VTPRUNE_PLUGIN", "VTPRUNE_STRICT_PLUGIN"])
+def test_a_variable_that_nothing_reads_is_a_problem(write_plugin: WritePlugin, misspelt: str) -> None:
+    point = write_plugin("acme_a", GOOD)
+    (problem,) = discover(point, **{misspelt: "acme"}).problems
+    assert problem.startswith(f"{misspelt} is set, but read by nobody. Did you mean '{misspelt}S'")
+    with pytest.raises(PluginError, match=misspelt):
+        discover(point, **{misspelt: "acme", STRICT: "1"})
+    assert discover(point, VTPRUNE_VERIFIED="x").problems == ()

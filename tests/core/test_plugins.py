@@ -60,8 +60,8 @@ BROKEN = {
     "leaves": (LEAVES, "SystemExit: no GPU here"),
     "no_hook": ("value = 1", "implements no vtprune_register hook"),
     "undecorated": ("def vtprune_register(registrar): pass", "implements no vtprune_register hook"),
-    "misspelt": (MISSPELT, "vtprune_registr"),
-    "wrong_argument": (WRONG_ARGUMENT, "registry"),
+    "misspelt": (MISSPELT, "the hook is `vtprune_register(registrar)`, under that name and argument"),
+    "wrong_argument": (WRONG_ARGUMENT, "the hook is `vtprune_register(registrar)`, under that name and argument"),
     "half_way": (HALF_WAY, "RuntimeError: licence server is down"),
     "twice": (TWICE, "registered twice"),
     "bad_kind": (
@@ -70,6 +70,10 @@ BROKEN = {
     ),
     "bad_name": (GOOD.replace('"entropy"', '"a b"'), "'a b' is not a usable name"),
     "slash": (GOOD.replace('"entropy"', '"vtprune/entropy"'), "is not a usable name"),
+    "prefixed": (
+        GOOD.replace('"entropy"', '"bad/entropy"'),
+        "write 'entropy' for 'bad/entropy'; the distribution is",
+    ),
     "bad_target": (GOOD.replace("json:dumps", "json.dumps"), "must look like 'module:attribute'"),
     "no_summary": (GOOD.replace('"a scorer"', '" "'), "needs a summary of one line"),
     "bad_api": (f"VTPRUNE_API = 'one'\n{GOOD}", "VTPRUNE_API is 'one'"),
@@ -321,3 +325,17 @@ def test_discovery_happens_once() -> None:
     assert registry() is registry()
     assert plugins() is plugins()
     assert failures() == tuple(plugin for plugin in plugins() if plugin.is_fault)
+
+
+def test_an_entry_point_that_names_the_hook_itself_is_told(write_plugin: WritePlugin) -> None:
+    point = write_plugin("acme_function", GOOD)
+    (plugin,) = third_parties(discover(EntryPoint("plugin", f"{point.value}:vtprune_register", GROUP)))
+    assert plugin.state == "failed"
+    assert "names 'vtprune_register'" in plugin.reason
+    assert "name the module that holds the hook, without ':vtprune_register'" in plugin.reason
+
+
+def test_a_misspelt_target_is_told_the_nearest_name(write_plugin: WritePlugin) -> None:
+    found = discover(write_plugin("acme_target", GOOD.replace("json:dumps", "json:dmps")))
+    with pytest.raises(PluginError, match=r"no attribute 'dmps'\. Did you mean 'dumps'\?"):
+        found.registry.load("scorer", "acme/entropy")

@@ -263,6 +263,7 @@ class TestProblems:
             ({"site": None}, "a site is a string, got None"),
             ({"site": "llm.layers[1:4:0]"}, "step"),
             ({"scorer": 5}, "a scorer is a name or a mapping with 'name' and parameters, got 5"),
+            ({"scorer": Scorer}, "; write Scorer() for an instance"),
             ({"scorer": {"query": "last"}}, "a scorer is a name or a mapping with 'name'"),
             ({"selector": "attention"}, "unknown selector 'attention'"),
             ({"selector": {"name": "union"}}, "selector 'union' needs the parameter 'first'"),

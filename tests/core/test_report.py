@@ -8,11 +8,14 @@ from html import unescape
 
 import pytest
 from rich.console import Console
+from torch import Tensor
 
 from tests.core.reports import DROP, HEADS, event, layout, report
+from vtprune.core.component import Scorer
 from vtprune.core.errors import VtpruneError
 from vtprune.core.provenance import Provenance
 from vtprune.core.report import Report
+from vtprune.core.signals import Signals
 from vtprune.core.tables import layer_line, quantity, spread
 
 DECREASING = {
@@ -242,3 +245,18 @@ class TestTables:
 
     def test_repr_is_one_line(self) -> None:
         assert repr(two_samples()) == "<Report of 'both' on LlavaForConditionalGeneration: 2 samples, 3 events>"
+
+
+def test_a_component_that_is_not_registered_leaves_the_table_without_a_hash() -> None:
+    """As in a notebook, where a method is tried before it has a package."""
+
+    class Mine(Scorer):
+        """Nothing much."""
+
+        def score(self, signals: Signals) -> Tensor:
+            raise NotImplementedError
+
+    stages = [{"site": "llm.layers[1]", "scorer": Mine(), "budget": 0.5}]
+    text = str(report({"name": "mine", "stages": stages}, [layout((1, 2, 2))], [event(0, 1, 0, [0, 2])]))
+    assert "mine (no hash: a component is not registered) on Llava" in text
+    assert "Mine > uniform > top_k > drop" in text

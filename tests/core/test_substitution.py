@@ -77,3 +77,15 @@ def test_a_replacement_that_does_nothing_is_refused(replace: Any, said: str) -> 
 def test_a_parameter_that_the_other_one_lacks_is_refused() -> None:
     with pytest.raises(RecipeError, match="unknown parameter 'query' of scorer 'key_norm'"):
         recipe({"attention": "key_norm"}, scorer={"name": "attention", "query": "last"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("attention", "merge", "the place of scorer 'attention' cannot be taken by reducer 'merge'"),
+        ("llava", "attention", "the place of adapter 'llava' cannot be taken by scorer 'attention'"),
+    ],
+)
+def test_another_kind_takes_no_place(old: str, new: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe({old: new}, scorer="attention")

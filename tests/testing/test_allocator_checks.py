@@ -5,11 +5,13 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
+import torch
 
 from tests.testing.broken import allocators as broken
 from tests.testing.finding import faults, names_in
-from vtprune.core.component import Allocator
+from vtprune.core.component import Allocation, AllocationRequest, Allocator
 from vtprune.core.errors import ComponentError
+from vtprune.core.signals import Signals
 from vtprune.testing.checks import allocators, devices, purity, randomness, reading
 from vtprune.testing.inputs.layouts import like_survivors, one_image
 from vtprune.testing.inputs.requests import PLACES, Asked, accepted, budgets, chain
@@ -87,3 +89,23 @@ class OneImageOnly(broken.Even):
 def test_to_refuse_some_samples_is_a_fault() -> None:
     found = faults(OneImageOnly, NAMES)
     assert "raised ComponentError: one image, please" in found["counts_fit_the_segments"]
+
+
+class Rising(broken.Even):
+    """Half as many tokens at the first layer of several, and twice as many at the last one, where they still are."""
+
+    def allocate(self, request: AllocationRequest, signals: Signals) -> Allocation:
+        counts = super().allocate(request, signals).counts
+        if len(request.layers) > 1 and request.layer == request.layers[0]:
+            counts = counts // 2
+        elif len(request.layers) > 1 and request.layer == request.layers[-1]:
+            counts = torch.minimum(counts * 2, torch.tensor(request.sizes))
+        return Allocation(counts)
+
+
+def test_counts_that_rise_are_told_where_they_can_work() -> None:
+    checks = "counts_meet_the_budget", "whole_budget_keeps_everything"
+    found = faults(Rising, checks)
+    for name in checks:
+        assert "llm.layers[1:], " in found[name]
+        assert "Rising counts serve .kv sites alone" in found[name]

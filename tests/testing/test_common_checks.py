@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from tests.testing.broken import common as broken
 from tests.testing.finding import faults, names_in
@@ -42,6 +44,13 @@ def test_a_check_finds_its_broken_component(name: str, component: type[Component
     found = faults(component, [name])
     assert name in found
     assert not found[name].startswith("raised"), found[name]
+
+
+@pytest.mark.parametrize("component", broken.BROKEN["global_settings_are_left_alone"])
+def test_a_setting_that_an_earlier_check_saw_changed_is_found_changed_again(component: type[Component]) -> None:
+    before = dict(os.environ), torch.get_float32_matmul_precision()
+    assert "global_settings_are_left_alone" in faults(component, FAST)
+    assert (dict(os.environ), torch.get_float32_matmul_precision()) == before
 
 
 def test_every_check_has_a_broken_component() -> None:

@@ -12,6 +12,7 @@ from tests.testing.broken.common import Dead, Sound
 from vtprune.core.errors import UnknownNameError, VtpruneError
 from vtprune.testing import ConformanceError, Outcome, Violation, check, check_component, checks_for, fail
 from vtprune.testing import checking as frame
+from vtprune.testing.inputs.trials import difference
 from vtprune.testing.parametrize import parametrize_with_checks
 from vtprune.testing.run import described, instances_of
 
@@ -101,6 +102,28 @@ def test_expected_failures_can_be_given() -> None:
     assert outcome.status == "expected failure"
     with pytest.raises(ConformanceError, match="unexpected pass"):
         check_component(Sound, only=[MATTERS], expected_failures={MATTERS: "known"})
+
+
+def test_an_expected_failure_of_another_kind_is_an_error() -> None:
+    class Elsewhere(Sound):
+        """Expects a check of selectors to fail."""
+
+        expected_failures = {"counts_are_exact": "never asked"}
+
+    with pytest.raises(VtpruneError, match="of Elsewhere: no check 'counts_are_exact' of scorers"):
+        check_component(Elsewhere)
+
+
+def test_expected_failures_may_depend_on_the_parameters() -> None:
+    class Partly(Dead):
+        """Expects to fail where it is blunt."""
+
+        @property
+        def expected_failures(self) -> dict[str, str]:
+            return {MATTERS: "blunt"} if self.sharpness < 1 else {}
+
+    statuses = [check_component(Partly(sharpness=s), only=[MATTERS], raises=False)[0].status for s in (0.5, 2.0)]
+    assert statuses == ["expected failure", "failed"]
 
 
 def test_an_expected_failure_of_no_check_is_an_error() -> None:
@@ -303,3 +326,14 @@ def test_outcomes_know_what_counts() -> None:
     statuses = ("passed", "failed", "not applicable", "expected failure", "unexpected pass")
     faults = [status for status in statuses if Outcome(each, Sound(), status).is_fault]
     assert faults == ["failed", "unexpected pass"]
+
+
+def test_differences_are_shown_with_the_digits_that_tell_them_apart() -> None:
+    import torch
+
+    one, other = torch.tensor([1.35265374]), torch.tensor([1.35265386])
+    said = difference({"features": one}, {"features": other})
+    assert said is not None
+    first, second = said.rpartition(": ")[2].split(" and ")
+    assert first != second
+    assert (difference({"x": torch.ones(1)}, {"x": torch.zeros(1)}) or "").endswith("1 and 0")

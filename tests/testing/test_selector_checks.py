@@ -31,6 +31,12 @@ def test_what_the_broken_ones_are_made_from_is_sound(sound: type[Selector]) -> N
     assert faults(sound, EVERY) == {}
 
 
+def test_an_end_that_is_off_by_one_is_found() -> None:
+    found = faults(broken.AllButTheLast, EVERY)
+    assert set(found) == {"infinite_scores_mean_always_and_never"}
+    assert "the score of the first or last token is not read" in found["infinite_scores_mean_always_and_never"]
+
+
 def test_hard_features_are_what_they_are_called() -> None:
     made = {kind: hard_features(kind, 2, 9, 4) for kind in FEATURES}
     assert all(features.shape == (2, 9, 4) and features.isfinite().all() for features in made.values())

@@ -79,9 +79,15 @@ def check_targets(
         raise CliError("a record says what all checks found; leave --only out", 2)
     results = []
     with _progress(found) as begin:
-        for target in found:
-            begin(target)
-            results.append(_checked(target, names, debug))
+        try:
+            for target in found:
+                begin(target)
+                results.append(_checked(target, names, debug))
+        except KeyboardInterrupt:
+            if results and not as_json:
+                _show(results, verbose)
+            note(f"{len(results)} of {len(found)} were checked; nothing was recorded")
+            raise
     if not any(result.outcomes or result.fault for result in results):
         raise CliError(f"none of the checks {', '.join(names)} concerns {', '.join(t.title for t in found)}", 2)
     if as_json:
@@ -157,8 +163,19 @@ def _show(results: Sequence[Checked], verbose: bool) -> None:
             console.print(f"\n{result.target.title}", style="bold")
         if result.fault:
             console.print(f"  {MARKS['failed']}: {result.fault}", soft_wrap=True)
-        for outcome in shown:
-            _line(outcome)
+        for alike in _alike(shown):
+            _line(alike[0])
+            if others := [outcome.check.name for outcome in alike[1:]]:
+                stdout().print(f"    {len(others)} more for the same reason: {', '.join(others)}", soft_wrap=True)
+
+
+def _alike(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
+    """Outcomes by what was raised: one error in a component fails most of its checks in the same words."""
+    groups: dict[Any, list[Outcome]] = {}
+    for number, outcome in enumerate(outcomes):
+        raised = outcome.status == "failed" and outcome.detail.startswith("raised ")
+        groups.setdefault((id(outcome.component), outcome.detail) if raised else number, []).append(outcome)
+    return list(groups.values())
 
 
 def _number(count: int) -> str:

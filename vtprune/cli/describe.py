@@ -146,7 +146,8 @@ def _run(entry: Registration) -> None:
     if entry.kind == "adapter":
         _adapter({field.name: getattr(found, field.name) for field in fields(found)})
         return
-    from vtprune.cli.parameters import documentation, facts, parameters_of
+    from vtprune.cli.parameters import facts, parameters_of
+    from vtprune.core.documentation import documentation
 
     prose, meanings = documentation(found)
     _prose(prose)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from vtprune.cli.source.words import BOUNDS, DECLARED, Parameter, bounded, default_text, take_apart, value_text
+from vtprune.cli.source.words import BOUNDS, DECLARED, Parameter, bounded, default_text, value_text
 from vtprune.core.component import Component, Reducer
 
 
@@ -21,19 +20,6 @@ def parameters_of(component: type[Component], meanings: Mapping[str, str]) -> li
         Parameter(name, _type_with_bounds(field), _default(field), field.description or meanings.get(name, ""))
         for name, field in component.model_fields.items()
     ]
-
-
-def documentation(component: type[Component]) -> tuple[str, dict[str, str]]:
-    """A component's docstring, taken apart: the prose, and the meaning of each parameter.
-
-    Parameters from a base class may be documented there.
-    """
-    names = list(component.model_fields)
-    prose, meanings = take_apart(inspect.getdoc(component) or "", names)
-    for base in component.__mro__[1:]:
-        if issubclass(base, Component):
-            meanings = take_apart(inspect.cleandoc(base.__doc__ or ""), names)[1] | meanings
-    return prose, meanings
 
 
 def facts(component: type[Component]) -> dict[str, str]:

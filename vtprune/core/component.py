@@ -51,6 +51,16 @@ class Component(BaseModel, ABC):
         """The signals this component reads, given its parameters."""
         return frozenset()
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the parameters are equal. What a ``cached_property`` holds, perhaps tensors, takes no part."""
+        if not isinstance(other, Component):
+            return NotImplemented
+        return (
+            type(self) is type(other)
+            and all(getattr(self, name) == getattr(other, name) for name in type(self).model_fields)
+            and self.__pydantic_private__ == other.__pydantic_private__
+        )
+
 
 class Scorer(Component):
     """Signals to scores; a higher score means keep."""

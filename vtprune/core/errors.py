@@ -9,6 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+MANY = 40
+"""Names that are listed in full, whatever is near."""
+
 
 class VtpruneError(Exception):
     """Base class: ``except vtprune.VtpruneError`` catches every deliberate error of the library."""
@@ -70,9 +73,14 @@ def bulleted(title: str, items: Iterable[str]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A closing clause for an unknown-name message: the nearest names, then all of them."""
+    """A closing clause for an unknown-name message: the nearest names, then all of them.
+
+    Where there are near ones and more than 40 in all, the rest are left out: they would bury the answer.
+    """
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    if near and len(known) > MANY:
+        return hint
     listing = ", ".join(known) if known else "none"
     return f"{hint} Known: {listing}."

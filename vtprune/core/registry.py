@@ -6,7 +6,9 @@ see `vtprune.core.plugins`. Nothing here imports torch, so listing is quick.
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -81,9 +83,11 @@ class Registry:
             try:
                 self._loaded[kind, name] = getattr(importlib.import_module(module), attribute)
             except Exception as error:
+                near = difflib.get_close_matches(attribute, vars(sys.modules.get(module, sys)), n=1)
+                hint = f". Did you mean {near[0]!r}?" if near and isinstance(error, AttributeError) else ""
                 raise PluginError(
                     f"{kind} {name!r} of {entry.origin} {entry.version} cannot be loaded from {entry.target}: "
-                    f"{type(error).__name__}: {error}"
+                    f"{type(error).__name__}: {error}{hint}"
                 ) from error
         return self._loaded[kind, name]
 

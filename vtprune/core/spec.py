@@ -60,7 +60,8 @@ def build(kind: str, spec: Any) -> Component:
     if isinstance(spec, str):
         spec = {"name": spec}
     if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
-        raise ValueError(f"a {kind} is a name or a mapping with 'name' and parameters, got {spec!r}")
+        hint = f"; write {spec.__name__}() for an instance" if isinstance(spec, type) and issubclass(spec, base) else ""
+        raise ValueError(f"a {kind} is a name or a mapping with 'name' and parameters, got {spec!r}{hint}")
     name = substituted(kind, spec["name"])
     try:
         target = registry().load(kind, name)

@@ -5,7 +5,7 @@ A component or adapter can take the place of another one nowhere but in a recipe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -69,8 +69,16 @@ def problems(names: Mapping[str, str], met: set[str]) -> Iterator[str]:
         elif new in known["adapter"]:
             if old not in known["adapter"]:
                 yield f"replace: {new!r} is an adapter, but {old!r} is none.{did_you_mean(old, known['adapter'])}"
+        elif (own := _kinds(old, known)) and not own & (theirs := _kinds(new, known)):
+            kinds = f"{' and '.join(sorted(own))} {old!r}", f"{' and '.join(sorted(theirs))} {new!r}"
+            yield f"replace: the place of {kinds[0]} cannot be taken by {kinds[1]}, which is of another kind"
         elif not {old, new} & met:
             yield f"replace: no component of the stages is called {old!r}.{did_you_mean(old, met)}"
+
+
+def _kinds(name: str, known: Mapping[str, Sequence[str]]) -> set[str]:
+    """The kinds of which a name is."""
+    return {kind for kind, names in known.items() if name in names}
 
 
 def adapters(names: Mapping[str, str]) -> dict[str, str]:

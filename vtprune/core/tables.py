@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from vtprune.core.errors import UnknownNameError
 from vtprune.core.recipe import build_name
 
 if TYPE_CHECKING:
@@ -49,9 +50,17 @@ def _title(report: Report) -> Text:
     samples = len(report.layouts)
     return Text.assemble(
         (report.recipe.name, "bold"),
-        f" ({report.recipe.hash[:12]}) on {report.model}: {report.depth} layers, {report.kv_heads} KV heads, "
+        f" ({_hash(report)}) on {report.model}: {report.depth} layers, {report.kv_heads} KV heads, "
         f"{samples} sample{'s' if samples != 1 else ''}, {report.new_tokens} decoding steps",
     )
+
+
+def _hash(report: Report) -> str:
+    """The recipe's hash, cut short; there is none while a component is only defined in a notebook."""
+    try:
+        return report.recipe.hash[:12]
+    except UnknownNameError:
+        return "no hash: a component is not registered"
 
 
 def _stages(report: Report) -> Table:

@@ -38,6 +38,7 @@ class Check:
     def __call__(self, subject: Any) -> None:
         from vtprune.testing.restoration import contained
 
+        __tracebackhide__ = True  # pytest then shows the check, not how it is run
         with contained():  # what a broken one leaves behind would be found once, and then disturb others
             self.run(subject)
 
@@ -80,6 +81,7 @@ def check(*kinds: str, applies: Callable[[Any], str | None] | None = None, slow:
 
 def fail(seen: str, cause: str | None = None) -> None:
     """Raise Violation: what was seen (and expected), and the likely cause."""
+    __tracebackhide__ = True
     raise Violation(seen if cause is None else f"{seen}\n  likely cause: {cause}")
 
 

@@ -32,10 +32,11 @@ from vtprune.core.errors import VtpruneError
 from vtprune.core.layout import SampleLayout, Segment
 from vtprune.core.signals import Need, Signals
 from vtprune.core.task import Task
+from vtprune.testing.inputs.signals import DIM, KV_HEADS
 
 BASES: Mapping[str, type[Component]] = {**COMPONENT_KINDS, "task": Task}
 """The base class of each kind of component."""
-HEADS, KV_HEADS, DIM, DEPTH = 4, 2, 8, 4
+HEADS, DEPTH = 4, 4
 GRIDS = ((1, 3, 4), (1, 2, 4))
 SIZES = tuple(t * h * w for t, h, w in GRIDS)
 BUDGETS: tuple[Budget | None, ...] = (
@@ -64,8 +65,9 @@ def declared(component: Component) -> dict[str, Any]:
         found["sites"] = frozenset(component.sites)
     if isinstance(component, Task):
         found["max_new_tokens"] = component.max_new_tokens
-        for name in ("fingerprint", "groups", "has_regions"):
-            found[name] = outcome(methodcaller(name), component)
+        asked = {"fingerprint": (), "groups": (), "has_regions": (None,)}
+        for name, arguments in asked.items():
+            found[name] = outcome(methodcaller(name, *arguments), component)
     return found
 
 

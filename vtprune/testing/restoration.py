@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,10 +61,42 @@ def _tables() -> dict[str, Any]:
     return found
 
 
+SETTINGS: Mapping[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
+    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch's default device": (torch.get_default_device, lambda device: _default_device(device)),
+    "torch's grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "torch's deterministic mode": (
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    ),
+    "torch's precision of matrix products": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    "torch's flash attention": (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
+    "the environment variables": (lambda: dict(os.environ), lambda found: _environment(found)),
+}
+"""Settings of the process: how each is read, and how it is put back."""
+
+
+def settings() -> dict[str, Any]:
+    """Every setting, by a readable name."""
+    return {name: read() for name, (read, _) in SETTINGS.items()}
+
+
+def _default_device(device: torch.device) -> None:
+    if torch.get_default_device() != device:  # setting it, even to what it is, slows every later call
+        torch.set_default_device(None if device.type == "cpu" else device)
+
+
+def _environment(found: dict[str, str]) -> None:
+    for name in os.environ.keys() - found.keys():
+        del os.environ[name]
+    os.environ.update(found)
+
+
 @contextmanager
 def contained() -> Iterator[None]:
-    """Undo what the body changes in tables of the process and in torch's settings, so that nobody else sees it."""
-    before, dtype, grad = process(), torch.get_default_dtype(), torch.is_grad_enabled()
+    """Undo what the body changes in tables and settings of the process, so that nobody else sees it."""
+    before, old = process(), settings()
     try:
         yield
     finally:
@@ -71,8 +104,9 @@ def contained() -> Iterator[None]:
             if name in before and dict(table) != before[name]:
                 table.clear()
                 table.update(before[name])
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(grad)
+        for name, value in settings().items():
+            if value != old[name]:
+                SETTINGS[name][1](old[name])
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

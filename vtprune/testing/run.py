@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from vtprune.core.component import COMPONENT_KINDS, Component
@@ -14,6 +16,7 @@ from vtprune.core.plugins import registry
 from vtprune.testing.checking import Check, Violation, all_checks, checks_for
 
 CHECKED = (*COMPONENT_KINDS, "task")
+PACKAGE = Path(__file__).resolve().parents[1]
 Status = Literal["passed", "failed", "not applicable", "expected failure", "unexpected pass"]
 
 
@@ -98,14 +101,16 @@ def _named(target: str) -> Any:
 
 def expected_of(component: Any, given: Mapping[str, str] | None = None) -> dict[str, str]:
     """Expected failures, the component's own and those given; raises VtpruneError for a check that does not exist."""
-    found = {**type(component).expected_failures, **(given or {})}
-    names = all_checks()
-    for name in found:
-        if name not in names:
-            raise VtpruneError(
-                f"expected failure of {type(component).__name__}: no check {name!r}.{did_you_mean(name, names)}"
-            )
-    return found
+    own, names = dict(component.expected_failures), all_checks()
+    concerned = {check.name for check in checks_for(component.kind)}
+    for found, known, whom in ((own, concerned, f" of {component.kind}s"), (given or {}, names, "")):
+        for name in found:
+            if name not in known:
+                raise VtpruneError(
+                    f"expected failure of {type(component).__name__}: no check {name!r}{whom}."
+                    f"{did_you_mean(name, known)}"
+                )
+    return own | dict(given or {})
 
 
 def run_check(check: Check, component: Any, expected: Mapping[str, str]) -> Outcome:
@@ -118,7 +123,8 @@ def run_check(check: Check, component: Any, expected: Mapping[str, str]) -> Outc
         detail = str(violation)
     except Exception as error:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
-        detail = f"raised {type(error).__name__}: {error}{place_of(error)}{notes}"
+        cause = notes or _of_suite(error, component)
+        detail = f"raised {type(error).__name__}: {error}{place_of(error, type(component))}{cause}"
     else:
         if check.name in expected:
             reason = f"declared to fail ({expected[check.name]}), but it passes; remove the declaration"
@@ -129,13 +135,34 @@ def run_check(check: Check, component: Any, expected: Mapping[str, str]) -> Outc
     return Outcome(check, component, "failed", detail)
 
 
-def place_of(error: Exception) -> str:
-    """The innermost line outside of torch, pydantic and the like: where the component's author should look."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
-    own = [frame for frame in frames if "/vtprune/testing/" not in frame.filename.replace("\\", "/")]
+def _of_suite(error: Exception, component: Component) -> str:
+    """The likely cause of an error that the suite's own code raised while it looked at a result."""
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    if not isinstance(error, AttributeError | TypeError) or not all(
+        f.is_relative_to(PACKAGE / "testing") for f in files
+    ):
+        return ""
+    return (
+        f"\n  likely cause: a method returned something else than the contract says, such as None where `return` is "
+        f"missing (docs/contracts/{component.kind}.md)"
+    )
+
+
+def place_of(error: Exception, of: type | None = None) -> str:
+    """The innermost line where the component's author should look: outside of torch, pydantic and the like, and outside
+    of vtprune if there is such a line. of: the component's class, which may itself lie in site-packages."""
+    every = traceback.extract_tb(error.__traceback__)
+    home = getattr(sys.modules.get(of.__module__), "__file__", None) if of else None
+    frames = [frame for frame in every if frame.filename == home or "site-packages" not in frame.filename]
+    own = [frame for frame in frames if not Path(frame.filename).is_relative_to(PACKAGE / "testing")]
+    theirs = [
+        f
+        for f in own
+        if f.filename == home or not (f.filename.startswith("<") or Path(f.filename).is_relative_to(PACKAGE))
+    ]
     if not frames:
         return ""
-    frame = (own or frames)[-1]
+    frame = (theirs or own or frames)[-1]
     return f"\n  at {frame.filename}:{frame.lineno}, in {frame.name}: {frame.line}"
 
 

@@ -6,6 +6,7 @@ everything only where binding accepts it. Its partners are built-ins with few ne
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -162,10 +163,16 @@ def _misfit(scene: Scene) -> str | None:
     except BudgetError as error:
         return str(error)
     except ComponentError as error:
-        return str(error) if "layer" in str(error) else None
+        return str(error) if "layer" in str(error) or _is_refusal(error) else None
     except Exception:
         return None  # the checks that run it say so
     return None
+
+
+def _is_refusal(error: ComponentError) -> bool:
+    """Whether the component itself says that it cannot serve here; the engine's complaints about it are faults."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return not str(frames[-1].f_globals.get("__name__", "")).startswith("vtprune.core.")
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import inspect
@@ -15,10 +16,12 @@ from vtprune.core.adapter import Adapter
 from vtprune.core.component import Component
 from vtprune.core.conformance import file_hash
 from vtprune.core.errors import UnknownNameError, VtpruneError, did_you_mean
-from vtprune.core.plugins import registry
+from vtprune.core.plugins import GROUP, plugins, registry
+from vtprune.core.plugins.absent import why_absent
+from vtprune.core.plugins.plugin import canonical
 from vtprune.core.registry import Registration
 from vtprune.testing.checking import Check, all_checks, checks_for
-from vtprune.testing.run import CHECKED, Outcome, check_component
+from vtprune.testing.run import CHECKED, Outcome, check_component, place_of
 
 KINDS = (*CHECKED, "adapter")
 """Kinds of registered things that have checks."""
@@ -69,10 +72,20 @@ def targets_of(text: str) -> list[Target]:
     if text in recipes:
         raise UnknownNameError(f"{text!r} is a recipe, which has no conformance checks; use `vtprune validate {text}`")
     known = {entry.name for entry in entries} | {entry.origin for entry in entries}
+    said = why_absent("name", text, plugins(), registry()) if "/" in text else _why_nothing(text)
     raise UnknownNameError(
-        f"{text!r} is neither a registered name nor a distribution that registers any.{did_you_mean(text, known)} "
-        f"A class is named 'module:Class', a file by its path with .py."
+        f"{text!r} is neither a registered name nor a distribution that registers any.{said}"
+        f"{did_you_mean(text, known)} A class is named 'module:Class', a file by its path with .py."
     )
+
+
+def _why_nothing(distribution: str) -> str:
+    """Why a distribution whose plugins are installed has nothing to check, after a space; empty for any other word."""
+    origin = canonical(distribution)
+    found = [plugin for plugin in plugins() if plugin.distribution == origin != GROUP]
+    if broken := [str(plugin) for plugin in found if plugin.state != "active"]:
+        return f" {'; '.join(broken)}. `vtprune plugins` shows more."
+    return f" Write {origin!r}: distributions are named in lower case, with dashes." if found else ""
 
 
 def distribution(name: str) -> list[Target]:
@@ -101,6 +114,8 @@ def _public(module: Any) -> list[str]:
 
 def _of_object(title: str, found: Any) -> Target:
     kind = _kind(found)
+    if kind is None and (lacking := _unfinished(found)):
+        raise VtpruneError(f"{title} cannot be checked: {lacking}")
     if kind is None:
         raise VtpruneError(
             f"{title} is {found!r}, no component and no adapter; expected a class derived from Scorer, Allocator, "
@@ -114,6 +129,24 @@ def _kind(found: Any) -> str | None:
         return "adapter"
     is_class = isinstance(found, type) and issubclass(found, Component) and not inspect.isabstract(found)
     return getattr(found, "kind", None) if is_class or isinstance(found, Component) else None
+
+
+def _unfinished(found: Any) -> str:
+    """What an abstract class of components lacks; empty for anything else."""
+    if not (isinstance(found, type) and issubclass(found, Component) and inspect.isabstract(found)):
+        return ""
+    lacks = sorted(found.__abstractmethods__)
+    own = [name for name in vars(found) if not name.startswith("_")]
+    near = {name: difflib.get_close_matches(name, own, n=1) for name in lacks}
+    return f"{found.__name__} lacks " + ", ".join(
+        f"the method {name!r}" + (f" (it has {near[name][0]!r})" if near[name] else "") for name in lacks
+    )
+
+
+def _is_registered(adapter: Adapter) -> bool:
+    """Whether an adapter is a registered one, which a file only imported."""
+    places = (entry.target.partition(":") for entry in registry().entries("adapter"))
+    return any(getattr(sys.modules.get(module), attribute, None) is adapter for module, _, attribute in places)
 
 
 def _of_file(path: Path) -> Iterator[Target]:
@@ -132,16 +165,21 @@ def _of_file(path: Path) -> Iterator[Target]:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[name]
-            raise VtpruneError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+            raise VtpruneError(
+                f"{path} cannot be imported: {type(error).__name__}: {error}{place_of(error)}"
+            ) from error
     own = [
         Target(f"{path.name}:{attribute}", kind, found=value)
         for attribute, value in vars(module).items()
-        if (kind := _kind(value)) and (kind == "adapter" or getattr(value, "__module__", "") == name)
+        if (kind := _kind(value))
+        and (not _is_registered(value) if kind == "adapter" else getattr(value, "__module__", "") == name)
     ]
     if not own:
+        mine = [value for value in vars(module).values() if getattr(value, "__module__", "") == name]
+        lacking = "".join(f"; {said}" for value in mine if (said := _unfinished(value)))
         raise VtpruneError(
             f"{path} defines nothing to check: no concrete class derived from Scorer, Allocator, Selector, Reducer or "
-            f"Task, and no Adapter"
+            f"Task, and no Adapter{lacking}"
         )
     yield from own
 

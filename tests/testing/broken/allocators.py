@@ -66,6 +66,17 @@ class Attentive(Allocator):
 SOUND = (Even, Attentive)
 
 
+class Evasive(Even):
+    """Keeps one token less than it should, and says that signals decide, of which it needs none."""
+
+    @property
+    def count_is_static(self) -> bool:
+        return False
+
+    def allocate(self, request: AllocationRequest, signals: Signals) -> Allocation:
+        return Allocation((even(request, signals.batch) - 1).clamp(min=0))
+
+
 class YesOrNo(Even):
     """Says whether there is a problem in place of which."""
 

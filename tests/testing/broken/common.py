@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Annotated, Any, ClassVar
 
@@ -266,6 +267,28 @@ class Remembering(Sound):
         return scores - sum(self.seen)
 
 
+class Imprecise(Sound):
+    """Rounds the products of matrices, from now on and for everybody.
+
+    power: of the length.
+    """
+
+    def score(self, signals: Signals) -> Tensor:
+        torch.set_float32_matmul_precision("medium")
+        return super().score(signals)
+
+
+class Environmental(Sound):
+    """Hands a number on in an environment variable.
+
+    power: of the length.
+    """
+
+    def score(self, signals: Signals) -> Tensor:
+        os.environ["KEEP_RATIO"] = str(self.power)
+        return super().score(signals)
+
+
 class Switching(Sound):
     """Switches the default dtype.
 
@@ -303,6 +326,6 @@ BROKEN: dict[str, list[type[Component]]] = {
     "every_parameter_matters": [Dead, Opaque],
     "declarations_do_not_change": [Growing],
     "no_state_is_kept": [Remembering],
-    "global_settings_are_left_alone": [Switching],
+    "global_settings_are_left_alone": [Switching, Imprecise, Environmental],
 }
 """By check the components that fail it; `name_leads_to_the_class` needs a registration."""

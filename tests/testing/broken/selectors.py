@@ -350,4 +350,16 @@ ALSO: dict[str, set[str]] = {
     "order_of_rows_is_irrelevant": {"rows_do_not_depend_on_each_other"},
     "ties_go_to_the_lower_index": {"of_duplicates_the_first_is_kept"},
 }
+
+
+class AllButTheLast(Ranked):
+    """Does not read the last score: that token counts as a little worse than the one before."""
+
+    def select(self, candidates: Candidates) -> Tensor:
+        scores = scores_of(candidates).clone()
+        if candidates.vision > 1:
+            scores[:, -1] = scores[:, -2]
+        return ranked(scores, candidates)
+
+
 SOUND = (Ranked, Diverse, Cut)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from vtprune.cli.source.annotations import Placed, Stated, is_class_variable, stated_by, stated_in, type_text
 from vtprune.cli.source.evaluate import Unknown, evaluate
 from vtprune.cli.source.scope import Definition, External, Module, dotted, parsed, resolve
-from vtprune.cli.source.words import Parameter, bounded, default_text, take_apart
+from vtprune.cli.source.words import Parameter, bounded, default_text
+from vtprune.core.documentation import take_apart
 from vtprune.core.sources import UnreadableError
 
 _PLAIN = {"pydantic.BaseModel", "abc.ABC", "typing.Generic", "typing.Protocol", "builtins.object"}

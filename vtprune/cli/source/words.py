@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,34 +64,3 @@ def value_text(value: Any) -> str:
     if isinstance(value, (set, frozenset, tuple, list)):
         return ", ".join(sorted(map(str, value))) or "nothing"
     return "nothing" if value is None else str(value)
-
-
-def take_apart(text: str, fields: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """A docstring's prose, and the meaning of each parameter.
-
-    A parameter is documented by a line ``name: meaning`` (or ``one, two: meaning``) at the margin; indented lines below
-    continue it, and the next one may follow on the same line after a full stop.
-    """
-    prose: list[str] = []
-    meanings: dict[str, str] = {}
-    current: list[str] = []
-    inside = re.compile(rf"(?<=\.) (?=(?:{'|'.join(map(re.escape, fields))}): )") if fields else None
-    for line in text.splitlines():
-        if current and line.startswith(" "):
-            meanings.update({name: f"{meanings[name]} {line.strip()}" for name in current})
-            continue
-        current = _documented(line, fields)
-        if not current:
-            prose.append(line)
-            continue
-        for part in inside.split(line) if inside else []:
-            current = _documented(part, fields)
-            meanings.update(dict.fromkeys(current, part.partition(": ")[2].strip()))
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(prose)).strip(), meanings
-
-
-def _documented(line: str, fields: Sequence[str]) -> list[str]:
-    """The parameters that a line of a docstring begins to document, if any."""
-    head, colon, _ = line.partition(": ")
-    names = [name.strip() for name in head.split(",")]
-    return names if colon and all(name in fields for name in names) else []

@@ -161,8 +161,18 @@ def _check_api(found: Any, plugin: Plugin) -> None:
 def _run_hook(found: Any, registrar: Registrar) -> None:
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(Hooks)
-    manager.register(found)
-    manager.check_pending()
+    try:
+        manager.register(found)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        said = f"{type(error).__name__}: {error}"
+        raise PluginError(f"{said}; the hook is `vtprune_register(registrar)`, under that name and argument") from error
     if not manager.hook.vtprune_register.get_hookimpls():
-        raise PluginError(f"{found!r} implements no vtprune_register hook; decorate it with vtprune.hookimpl")
+        if callable(found):
+            name = getattr(found, "__qualname__", repr(found))
+            raise PluginError(
+                f"the entry point names {name!r}, in which there is no vtprune_register hook; let it name the module "
+                f"that holds the hook, without ':{name}'"
+            )
+        raise PluginError(f"{found!r} implements no vtprune_register hook; decorate it with vtprune.plugin.hookimpl")
     manager.hook.vtprune_register(registrar=registrar)

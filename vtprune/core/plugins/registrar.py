@@ -26,6 +26,9 @@ class Registrar:
         """
         if kind not in KINDS:
             raise PluginError(f"{self._origin}: unknown kind {kind!r} of {name!r}.{did_you_mean(str(kind), KINDS)}")
+        if self._prefix and isinstance(name, str) and name.startswith(self._prefix):
+            short = name.removeprefix(self._prefix)
+            raise PluginError(f"{self._origin}: write {short!r} for {name!r}; the distribution is put before it")
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.replace("-", "_").split(".")):
             raise PluginError(f"{self._origin}: {name!r} is not a usable name; use letters, digits, _, - and dots")
         if not isinstance(target, str) or not all(target.partition(":")) or target.count(":") != 1:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from vtprune.core.component import Component
 from vtprune.testing.alternatives import rebuilt
 from vtprune.testing.checking import check, fail
 from vtprune.testing.checks.common import EVERY, as_data
 from vtprune.testing.observation import cases, declared, observe, outcome, same
+from vtprune.testing.restoration import process, settings
 
 
 @check(*EVERY)
@@ -57,23 +56,14 @@ def check_no_state_is_kept(component: Component) -> None:
 
 @check(*EVERY)
 def check_global_settings_are_left_alone(component: Component) -> None:
-    """Settings of the process are left as they are: dtype, grad mode, threads, hooks, tables of transformers."""
-    before = _settings()
+    """Settings of the process are left as they are: torch's, environment variables, hooks, tables of transformers."""
+    before = settings() | process()
     for case in cases(component):
         outcome(case, component)
-    after = _settings()
+    after = settings() | process()
     for name, value in before.items():
         if value != after[name]:
-            fail(f"it changed {name}, which belongs to the whole process")
-
-
-def _settings() -> dict[str, Any]:
-    from vtprune.testing.restoration import process
-
-    return {
-        "torch's default dtype": torch.get_default_dtype(),
-        "torch's grad mode": torch.is_grad_enabled(),
-        "torch's number of threads": torch.get_num_threads(),
-        "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
-        **process(),
-    }
+            fail(
+                f"it changed {name}, which belongs to the whole process",
+                "a setting made for this component's sake; pass it as an argument, or do without",
+            )

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from vtprune.cli.parameters import documentation
 from vtprune.core.component import Component
+from vtprune.core.documentation import documentation
 from vtprune.core.errors import UnknownNameError
 from vtprune.core.plugins import registry
 from vtprune.core.signals import KINDS as SIGNALS

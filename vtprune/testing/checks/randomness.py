@@ -21,7 +21,7 @@ from vtprune.testing.observation import cases, outcome
 @check(*EVERY)
 def check_global_generators_are_left_alone(component: Component) -> None:
     """A component neither draws from nor seeds the global random generators of torch, numpy and Python."""
-    with _elsewhere():
+    with elsewhere():
         before = _generators()
         for trial in trials(component):
             trial.run()
@@ -34,7 +34,7 @@ def check_global_generators_are_left_alone(component: Component) -> None:
 
 
 @contextmanager
-def _elsewhere() -> Iterator[None]:
+def elsewhere() -> Iterator[None]:
     """The generators in a state of their own, in case that an earlier call seeded them already; then back again."""
     torch_state, numpy_state, state = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from vtprune.core.component import Allocator, Component, Scorer
+from vtprune.core.signals import Need
 from vtprune.testing.checking import check, fail
 from vtprune.testing.inputs.layouts import Bucket, one_image, survivors
 from vtprune.testing.inputs.requests import accepted, middling
@@ -48,8 +49,11 @@ def check_reads_only_what_it_declares(component: Component) -> None:
 
 @check("scorer", "allocator")
 def check_reads_all_that_it_declares(component: Component) -> None:
-    """Every signal that ``needs()`` declares is read: capturing one costs time and memory, and may be impossible."""
-    found = [signals.read for signals, _ in used(component)]
+    """Every signal that ``needs()`` declares is read: capturing one costs time and memory, and may be impossible.
+
+    The need for a grid also promises that segments have one, which can be read there.
+    """
+    found = [signals.read | ({Need("grid")} if signals.looked else set()) for signals, _ in used(component)]
     if found and (unread := sorted(map(str, component.needs().difference(*found)))):
         fail(
             f"needs() declares {', '.join(unread)}, which was not read on any input",

@@ -146,21 +146,35 @@ def _not_equivariant(scorer: Scorer) -> str | None:
 
 @check("scorer", applies=_not_equivariant)
 def check_permuted_tokens_permute_scores(scorer: Scorer) -> None:
-    """If a sample's vision tokens change places, with all that belongs to them, so do their scores."""
-    bucket = layouts.one_image()
-    order = torch.randperm(bucket.vision, generator=torch.Generator().manual_seed(1))
-    tensors = tensors_for(scorer, bucket)
-    permuted = {
-        need: tensor.index_select(axis, order) if (axis := TOKEN_AXIS.get(need.kind)) else tensor
-        for need, tensor in tensors.items()
-    }
-    expected = scorer.score(signals_of(tensors, bucket))[..., order]
-    if worst := far(scorer.score(signals_of(permuted, bucket)), expected):
-        fail(
-            f"scores of permuted tokens are not the permuted scores: off by {worst:.1g} of the largest score",
-            "a token's index, position or neighbours in the sequence take part; say so by the property "
-            "`permutation_equivariant`, which then returns False",
-        )
+    """If an image's vision tokens change places, with all that belongs to them, so do their scores."""
+    for made in (layouts.one_image(), layouts.several_images(), layouts.survivors()):
+        for bucket in (made.take([sample]) for sample in range(made.batch)):
+            order = _within_segments(bucket)
+            tensors = tensors_for(scorer, bucket)
+            permuted = {
+                need: tensor.index_select(axis, order) if (axis := TOKEN_AXIS.get(need.kind)) else tensor
+                for need, tensor in tensors.items()
+            }
+            scores = scorer.score(signals_of(tensors, bucket))
+            if scores.shape[-1] != bucket.vision:
+                continue  # the checks of shapes say so
+            expected = scores[..., order]
+            if worst := far(scorer.score(signals_of(permuted, bucket)), expected):
+                fail(
+                    f"scores of permuted tokens are not the permuted scores: off by {worst:.1g} of the largest score, "
+                    f"where {list(bucket.sizes)} of the images' {list(bucket.original)} tokens survive",
+                    "a token's index, position or neighbours in the sequence take part; say so by the property "
+                    "`permutation_equivariant`, which then returns False. Or survivors were indexed by `segment.start` "
+                    "and `.stop`, which count tokens of the prompt; `signals.alive` says which those are",
+                )
+
+
+def _within_segments(bucket: Bucket) -> Tensor:
+    """int64 ``[vision]``: the survivors of a sample in another order, each within its image."""
+    generator = torch.Generator().manual_seed(1)
+    starts = torch.tensor(bucket.sizes).cumsum(0) - torch.tensor(bucket.sizes)
+    parts = zip(starts.tolist(), bucket.sizes, strict=True)
+    return torch.cat([start + torch.randperm(size, generator=generator) for start, size in parts])
 
 
 def mixed() -> Bucket:

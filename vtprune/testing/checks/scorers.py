@@ -30,7 +30,9 @@ def fitting(scorer: Scorer, bucket: Bucket, cause: str, layer: int | None = LAYE
         raise
     shape, axes = expected_shape(scorer, bucket)
     if not isinstance(scores, Tensor):
-        fail(f"score returned a {type(scores).__name__}, expected a float tensor {axes}")
+        fail(f"score returned a {type(scores).__name__}, expected a float tensor {axes}", "no `return`")
+    if scores.dim() > len(shape):
+        cause = f"an axis was not reduced; or granularity says {scorer.granularity!r} where the other one is meant"
     if tuple(scores.shape) != shape:
         fail(f"scores have shape {list(scores.shape)}, expected {axes} = {list(shape)}", cause)
     return scores

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 
 from vtprune.core.task import Part, Region, Sample, Task, Video
 from vtprune.testing.checking import check, fail
+from vtprune.testing.checks.randomness import elsewhere
 
 MOST = 32
 NONSENSE = "xqzzy jvkwx"
@@ -128,16 +126,8 @@ def _region_problem(region: Region, visuals: Sequence[Image.Image | Video]) -> s
 def check_samples_come_again(task: Task) -> None:
     """``samples`` begins anew at every call and gives the same samples in the same order."""
     one = first(task)
-    state = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    try:
-        torch.manual_seed(1)
-        np.random.seed(1)
-        random.seed(1)
+    with elsewhere():
         other = first(task)
-    finally:
-        torch.set_rng_state(state[0])
-        np.random.set_state(state[1])
-        random.setstate(state[2])
     if len(one) != len(other):
         fail(
             f"{len(one)} samples came first and {len(other)} at the second call",

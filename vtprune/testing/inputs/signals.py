@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from vtprune.core.component import Component
+from vtprune.core.layout import SampleLayout
 from vtprune.core.signals import Need, Signals
 from vtprune.testing.inputs.layouts import Bucket, one_image
 
 HEADS: Final = 6
 KV_HEADS: Final = 2
-DIM: Final = 5
+DIM: Final = 64
+"""Of every vector: as many as the tiny models have in their language model, for weights that fit one size only."""
 LAYER: Final = 3
 LANGUAGE: Final = frozenset({"attention", "keys", "values", "queries"})
 """Kinds that exist inside the language model alone."""
@@ -126,7 +128,7 @@ class Offer(Signals):
     """Signals that note in ``read`` what is read.
 
     A signal that was never declared is made up and given all the same, so that one check finds that fault and the
-    others can look for other faults.
+    others can look for other faults. ``looked`` says whether the layouts were looked at, whose segments have grids.
     """
 
     def __init__(
@@ -141,6 +143,17 @@ class Offer(Signals):
         self.read: set[Need] = set()
         self._make = make or partial(_placed, bucket=bucket)
         super().__init__(bucket.layouts, bucket.alive, {}, layer, KV_HEADS)
+        self.looked = False
+
+    @property
+    def layouts(self) -> tuple[SampleLayout, ...]:
+        """The layouts; notes that they were looked at."""
+        self.looked = True
+        return self._layouts
+
+    @layouts.setter
+    def layouts(self, layouts: tuple[SampleLayout, ...]) -> None:
+        self._layouts = layouts
 
     def get(self, need: Need) -> Tensor:
         """The signal for ``need``; raises ValueError for one that no site offers."""

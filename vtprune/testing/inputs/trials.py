@@ -77,6 +77,8 @@ def difference(first: Tensors, second: Tensors, tolerance: float = 0.0) -> str |
             same = same | close
         if not bool(same.all()):
             at = (~same).nonzero()[0].tolist()
-            values = f"{one[tuple(at)].item():.6g} and {other[tuple(at)].item():.6g}"
+            pair = one[tuple(at)].item(), other[tuple(at)].item()
+            digits = 6 if f"{pair[0]:.6g}" != f"{pair[1]:.6g}" else 17  # as many as tell them apart
+            values = f"{pair[0]:.{digits}g} and {pair[1]:.{digits}g}"
             return f"{name} differs in {int((~same).sum())} of {same.numel()} places, first at {at}: {values}"
     return None
