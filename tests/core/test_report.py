@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.core.reports import DROP, HEADS, event, layout, report
 from vtprune.core.component import Scorer
-from vtprune.core.errors import VtpruneError
+from vtprune.core.errors import UnknownNameError, VtpruneError
 from vtprune.core.provenance import Provenance
 from vtprune.core.report import Report
 from vtprune.core.signals import Signals
@@ -247,15 +247,31 @@ class TestTables:
         assert repr(two_samples()) == "<Report of 'both' on LlavaForConditionalGeneration: 2 samples, 3 events>"
 
 
-def test_a_component_that_is_not_registered_leaves_the_table_without_a_hash() -> None:
+class Mine(Scorer):
     """As in a notebook, where a method is tried before it has a package."""
 
-    class Mine(Scorer):
-        """Nothing much."""
+    power: float = 1.0
 
-        def score(self, signals: Signals) -> Tensor:
-            raise NotImplementedError
+    def score(self, signals: Signals) -> Tensor:
+        raise NotImplementedError
 
+
+def of_mine() -> Report:
+    scorer = {"name": "normalise", "method": "rank", "scorer": Mine(power=2)}
+    stages = [{"site": "llm.layers[1]", "scorer": scorer, "budget": 0.5}]
+    return report({"name": "mine", "stages": stages}, [layout((1, 2, 2))], [event(0, 1, 0, [0, 2])])
+
+
+def test_a_component_that_is_not_registered_is_written_by_its_class() -> None:
+    data = json.loads(of_mine().to_json())["recipe"]
+    assert data["hash"] is None
+    inner = {"name": "tests.core.test_report:Mine", "power": 2.0}
+    assert data["stages"][0]["scorer"]["scorer"] == inner
+    with pytest.raises(UnknownNameError, match="Mine is not a registered scorer"):
+        of_mine().recipe.to_dict()
+
+
+def test_a_component_that_is_not_registered_leaves_the_table_without_a_hash() -> None:
     stages = [{"site": "llm.layers[1]", "scorer": Mine(), "budget": 0.5}]
     text = str(report({"name": "mine", "stages": stages}, [layout((1, 2, 2))], [event(0, 1, 0, [0, 2])]))
     assert "mine (no hash: a component is not registered) on Llava" in text

@@ -26,7 +26,11 @@ def new_plugin(
     ] = None,
     kinds: Annotated[
         list[PartKind] | None,
-        typer.Option("--kind", help="What it shall hold; may be repeated. Left out, a scorer and a selector."),
+        typer.Option(
+            "--kind",
+            help="What it shall hold; may be repeated. Left out, a scorer and a selector. For an adapter see "
+            "`vtprune adapters inspect --skeleton`, for a task docs/tasks.md.",
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write into a folder that exists; files of the same names are replaced.")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtprune.core.errors import VtpruneError
+from vtprune.core.errors import UnknownNameError, VtpruneError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -171,15 +171,24 @@ class Report:
             found.update(*(indices.tolist() for indices in chosen))
         return sorted(found)
 
+    def _recipe_hash(self) -> str | None:
+        try:
+            return self.recipe.hash
+        except UnknownNameError:
+            return None
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready data: everything in the report."""
+        """JSON-ready data: everything in the report. A component that nothing has registered stands by its class, and
+        the recipe's hash is then None."""
+        from vtprune.core.spec import described
+
         return {
             "recipe": {
                 "name": self.recipe.name,
-                "hash": self.recipe.hash,
+                "hash": self._recipe_hash(),
                 "paper": self.recipe.paper,
                 "replace": dict(self.recipe.replace),
-                "stages": self.recipe.to_dict()["stages"],
+                "stages": described(self.recipe)["stages"],
             },
             "family": self.family,
             "model": self.model,

@@ -7,6 +7,7 @@ registry, and write the concrete class's parameters (a field typed as the base c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError
@@ -20,7 +21,7 @@ from vtprune.core.component import (
     Scorer,
     Selector,
 )
-from vtprune.core.errors import VtpruneError, did_you_mean
+from vtprune.core.errors import UnknownNameError, VtpruneError, did_you_mean
 from vtprune.core.plugins import registry
 from vtprune.core.substitution import substituted
 from vtprune.core.task import Task
@@ -80,7 +81,26 @@ def dump(component: Component) -> dict[str, Any]:
 
     Raises UnknownNameError if its class, or that of a component inside, is not registered.
     """
-    return {"name": registry().name_of(component.kind, type(component)), **plain(component)}
+    return {"name": _name(component), **plain(component)}
+
+
+def _name(component: Component) -> str:
+    try:
+        return registry().name_of(component.kind, type(component))
+    except UnknownNameError:
+        if not _as_it_is.get():
+            raise
+        return f"{type(component).__module__}:{type(component).__qualname__}"
+
+
+def described(model: BaseModel) -> dict[str, Any]:
+    """As `plain`, but a component that nothing has registered stands by its class, ``module:class``: for reports on
+    what happened, which nothing is built from."""
+    token = _as_it_is.set(True)
+    try:
+        return plain(model)
+    finally:
+        _as_it_is.reset(token)
 
 
 def plain(model: BaseModel) -> dict[str, Any]:
@@ -91,6 +111,7 @@ def plain(model: BaseModel) -> dict[str, Any]:
         raise (error.__cause__ or error) from None
 
 
+_as_it_is: ContextVar[bool] = ContextVar("as_it_is", default=False)
 _KINDS: Mapping[str, type[Component]] = {**COMPONENT_KINDS, "task": Task}
 ScorerSpec = Annotated[Scorer, BeforeValidator(lambda spec: build("scorer", spec)), PlainSerializer(dump)]
 AllocatorSpec = Annotated[Allocator, BeforeValidator(lambda spec: build("allocator", spec)), PlainSerializer(dump)]

@@ -19,9 +19,12 @@ FIRST_SEED = 7
 class SubjectError(VtpruneError, ValueError):
     """What an adapter was to be tried on cannot serve for it; ``problems`` lists every reason."""
 
-    def __init__(self, problems: list[str], what: str) -> None:
+    def __init__(self, problems: list[str], what: str | None) -> None:
         self.problems = tuple(problems)
-        super().__init__(bulleted(f"{what} cannot serve to check an adapter", problems))
+        title = (
+            "there is nothing to check the adapter on" if what is None else f"{what} cannot serve to check an adapter"
+        )
+        super().__init__(bulleted(title, problems))
 
 
 @runtime_checkable
@@ -66,12 +69,10 @@ def _shipped(adapter: Adapter) -> tuple[AdapterSubject, ...]:
         lacking = f" (transformers lacks {own[0].architecture})" if own else ""
         problem = (
             f"no tiny model of adapter {adapter.name!r} ships with vtprune{lacking}; give `subject=`, an object with "
-            "`model` "
-            "and `make_inputs` such as vtprune.testing.models.Tiny, or set the adapter's field `tiny` to the "
-            "function that "
-            f"makes one, 'module:function'"
+            "`model` and `make_inputs` such as vtprune.testing.models.Tiny, or set the adapter's field `tiny` to the "
+            "function that makes one, 'module:function' (for `vtprune check` the only way)"
         )
-        raise SubjectError([problem], "nothing")
+        raise SubjectError([problem], None)
     return tuple(each.make() for each in here)
 
 
