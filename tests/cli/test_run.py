@@ -145,7 +145,7 @@ class TestErrors:
         return err
 
     def test_unknown_recipe(self) -> None:
-        assert "unknown recipe 'fastw'. Did you mean 'fastv'" in self.fails("-r", "fastw")
+        assert "unknown recipe 'fastw'. Did you mean 'fastv'" in self.fails("-r", "fastw", code=2)
 
     @pytest.mark.parametrize(
         ("override", "message"),
