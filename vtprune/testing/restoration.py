@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,21 +27,34 @@ SELF_WRITTEN = ("rope_deltas",)
 """What models write into themselves at every prompt, with and without vtprune (Qwen-VL)."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Itself:
+    """An object, equal to nothing but itself. Held, so that no other object can come to stand at its address."""
+
+    held: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and self.held is other.held
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 def snapshot(model: nn.Module) -> dict[str, Any]:
     """Everything outside the numbers that pruning could leave changed, by a readable name."""
     found: dict[str, Any] = {}
-    for name, module in model.named_modules():
+    for path, module in model.named_modules():
+        name = path or type(model).__name__
         for kind in HOOKS:
             found[f"{name}.{kind}"] = list(getattr(module, kind).items())
         skipped = {*HOOKS, "_parameters", "_buffers", "_modules", *SELF_WRITTEN}
-        found[f"{name}.attributes"] = {key: id(value) for key, value in vars(module).items() if key not in skipped}
-        found[f"{name}.forward"] = getattr(module.forward, "__func__", module.forward)
+        found.update({f"{name}.{key}": _Itself(value) for key, value in vars(module).items() if key not in skipped})
+        found[f"{name}.forward()"] = getattr(module.forward, "__func__", module.forward)
         if hasattr(module, "config"):
             config: Any = module.config
-            found[f"{name}.config"] = config.to_dict()
-            found[f"{name}.attention"] = config._attn_implementation
+            found[f"{name}.config.to_dict()"] = config.to_dict()
+            found[f"{name}.config._attn_implementation"] = config._attn_implementation
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        found[f"tensor {name}"] = (id(tensor), tensor._version, tensor.requires_grad)
+        found[f"tensor {name}"] = (_Itself(tensor), tensor._version, tensor.requires_grad)
     found["generation config"] = model.generation_config.to_dict()  # type: ignore[union-attr, operator]
     return found | process()
 
