@@ -11,7 +11,7 @@ import torch
 import vtprune
 from tests.exactness.helpers import distance, generate
 from vtprune.adapters import llava
-from vtprune.core import adapter
+from vtprune.core import lookup
 from vtprune.core.errors import BindingError
 from vtprune.testing.models import Inputs, Tiny, tiny_llava, tiny_qwen2_5_vl
 
@@ -94,6 +94,6 @@ def test_equal_patches_in_another_grid_are_another_image() -> None:
 
 
 def test_a_family_without_unique_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapter, "find_adapter", lambda names, tower: replace(llava.ADAPTER, unique=None))
+    monkeypatch.setattr(lookup, "find_adapter", lambda *asked: replace(llava.ADAPTER, unique=None))
     with pytest.raises(BindingError, match="share_images: adapter 'llava' does not say which images"):
         vtprune.prune(tiny_llava().model, {"stages": [STAGE]}, share_images=True)

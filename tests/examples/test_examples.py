@@ -192,7 +192,7 @@ def test_results_outlive_the_package_that_made_them(built: list[Path], study: Pa
     assert "vtprune-borrowed" in before
     assert "vtprune-borrowed" not in listed
     assert "vtprune-deepseek/soft_merge" in listed
-    refused = fresh.run("vtprune", "run", "--recipe", "vtprune-borrowed/relevant_and_new", code=1)
+    refused = fresh.run("vtprune", "run", "--recipe", "vtprune-borrowed/relevant_and_new", code=2)
     assert "`pip install vtprune-borrowed`" in refused
     refused = fresh.run("vtprune", "study", "plan", "others.yaml", code=1)
     assert "`pip install vtprune-borrowed`" in refused

@@ -18,7 +18,7 @@ from vtprune.testing.reference import greedy_steps
 
 Overrides = dict[str, Any]
 PROSE = ("schema_version", "name", "paper", "description")
-LOGITS_ONLY = ("positions", "reducer.name")  # they change numbers, not which tokens are kept
+LOGITS_ONLY = ("positions", "reducer.name", "replace")  # they change numbers, not which tokens are kept
 
 
 def table(layer: int) -> Overrides:
@@ -32,6 +32,7 @@ COMMON: dict[str, Overrides] = {
     "budget.keep_ratio": {"budget": 0.8},
     "selector.name": {"selector": {"name": "greedy_suppression", "threshold": 0.3}},
     "reducer.name": {"reducer": "merge"},
+    "replace": {"replace": {"drop": "merge"}},
 }
 PRE_LLM = {**COMMON, "site": {"site": "llm.layers[1]"}, "allocator.name": table(0)}
 AT_LAYER_2 = {**COMMON, "site": {"site": "llm.layers[1]"}, "allocator.name": table(2)}
@@ -58,6 +59,7 @@ CHANGES: dict[str, dict[str, Overrides]] = {
         **COMMON,
         **ATTENTION,
         "site": {"site": "llm.layers[1:].kv"},
+        "replace": {"replace": {"top_k": "threshold"}, "selector.value": 0.9},
         "scope": {"scope": "joint"},
         "scorer.layer": {"scorer.layer": 0},
         "scorer.head_reduction": {"scorer.head_reduction": "mean"},
@@ -119,8 +121,9 @@ def parameters() -> list[tuple[str, str]]:
     found = []
     for name in registry().names("recipe"):
         data = Recipe.load(name).to_dict()
-        assert set(data) - {"stages"} <= set(PROSE)
+        assert set(data) - {"stages", "replace"} <= set(PROSE)
         (stage,) = data["stages"]
+        found.append((name, "replace"))
         found += [(name, path) for path in leaves(stage) if not (path == "scorer" and stage["scorer"] is None)]
     return found
 
