@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vtprune.cli.source.evaluate import Unknown, evaluate
-from vtprune.cli.source.scope import Definition, Module, dotted, resolve
+from vtprune.cli.source.scope import Definition, External, Module, dotted, resolve
 from vtprune.cli.source.words import BOUNDS
 from vtprune.core.sources import UnreadableError
 
@@ -159,27 +159,26 @@ def _unfolded(node: ast.expr, module: Module) -> Placed:
     return node, module
 
 
-def _definition(node: ast.expr, module: Module) -> Definition | None:
+def _resolved(node: ast.expr, module: Module) -> Definition | External | None:
+    """What a dotted name stands for; None for another expression, and for a name that leads nowhere."""
     name = dotted(node)
     if name is None:
         return None
     try:
-        found = resolve(module, name)
+        return resolve(module, name)
     except UnreadableError:
         return None
+
+
+def _definition(node: ast.expr, module: Module) -> Definition | None:
+    found = _resolved(node, module)
     return found if isinstance(found, Definition) else None
 
 
 def _external(node: ast.expr, module: Module) -> str | None:
     """The full name of something that is not read, or None."""
-    name = dotted(node)
-    if name is None:
-        return None
-    try:
-        found = resolve(module, name)
-    except UnreadableError:
-        return None
-    return None if isinstance(found, Definition) else found.path
+    found = _resolved(node, module)
+    return None if found is None or isinstance(found, Definition) else found.path
 
 
 def _elements(node: ast.expr) -> list[ast.expr]:
