@@ -15,6 +15,7 @@ from vtprune.study.rows import SampleRow, TimeRow
 from vtprune.study.store import Claim, Store
 
 HERE = "tests.study.fakes"
+BEGUN = "FAKE_BEGUN"
 
 
 def make_cell(label: str = "a", model: str = "mini", *, samples: int = 8, batch: int = 3, **task: Any) -> Cell:
@@ -76,7 +77,8 @@ class FakeWorker:
     """Does what a worker does, at once, or in its task's ``seconds`` per chunk.
 
     The task's ``raises`` makes it fail after a chunk; ``kills`` makes it kill its process after each chunk ("always")
-    or once, leaving behind the file that it names.
+    or once, leaving behind the file that it names. If the environment's FAKE_BEGUN names a file, the beginning of each
+    chunk adds a byte to it.
     """
 
     def __init__(self, threads: int = 1) -> None:
@@ -89,6 +91,9 @@ class FakeWorker:
         for chunk, first in enumerate(range(0, cell.limit, cell.batch_size)):
             if chunk < claim.chunks_done:
                 continue
+            if BEGUN in os.environ:
+                with open(os.environ[BEGUN], "ab") as file:
+                    file.write(b".")
             time.sleep(cell.task.get("seconds", 0))
             rows = make_rows(cell, first, min(cell.batch_size, cell.limit - first))
             claim.append(rows, make_time(cell, chunk, len(rows)))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.study.fakes import content, make_cell, make_store
+from tests.study.fakes import BEGUN, content, make_cell, make_store
 from vtprune.study.cell import Cell
 from vtprune.study.store import Store
 
@@ -37,8 +37,9 @@ def start(store: Store, executor: str = "inline") -> subprocess.Popen[str]:
     script.write_text(CODE)
     run = subprocess.Popen(
         [sys.executable, str(script), str(store.folder), executor],
-        env={"PYTHONPATH": str(ROOT)},
+        env={"PYTHONPATH": str(ROOT), BEGUN: str(begun(store))},
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         process_group=0,
         # A test session in the background of a script ignores Ctrl-C, and its children would too.
@@ -49,9 +50,14 @@ def start(store: Store, executor: str = "inline") -> subprocess.Popen[str]:
     return run
 
 
+def begun(store: Store) -> Path:
+    """Holds a byte for each chunk that was begun."""
+    return store.folder.parent / "begun"
+
+
 def finish(run: subprocess.Popen[str]) -> str:
-    out, _ = run.communicate(timeout=60)
-    assert run.returncode == 0
+    out, errors = run.communicate(timeout=60)
+    assert (run.returncode, errors) == (0, "")
     return out
 
 
@@ -105,17 +111,30 @@ def test_ctrl_c_ends_a_run_and_keeps_what_is_done(tmp_path: Path, expected: dict
     run = start(store, executor)
     while not any(store.state(cell).samples_done for cell in store.cells()):
         time.sleep(0.02)
-    before = sum(store.state(cell).samples_done for cell in store.cells())
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does it: to the whole group
     assert finish(run).startswith("True")
     if executor == "processes":  # the chunks in hand were completed
-        assert sum(store.state(cell).samples_done for cell in store.cells()) > before
+        assert sum(store.state(cell).samples_done for cell in store.cells()) == 2 * begun(store).stat().st_size
     assert not list(store.folder.glob("errors/*"))
     assert not all(map(store.finished, store.cells()))
     assert "run interrupted" in (store.folder / "log.txt").read_text()
     finish(start(store, executor))
     store.finalise()
     assert content(store) == expected
+
+
+@pytest.mark.parametrize("delay", [0.02, 0.05, 0.1, 0.2, 0.4])
+def test_ctrl_c_while_workers_start(tmp_path: Path, delay: float) -> None:
+    """A process takes about 0.2 s to import what it needs."""
+    store = make_store(tmp_path / "out", cells(samples=400))
+    run = start(store, "processes")
+    log = store.folder / "log.txt"
+    while not log.exists() or "run begins" not in log.read_text():
+        time.sleep(0.005)
+    time.sleep(delay)
+    os.killpg(run.pid, signal.SIGINT)
+    assert finish(run).startswith("True")
+    assert "run interrupted" in log.read_text()
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import contextlib
 import multiprocessing
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -33,6 +34,7 @@ def run(job: Job, listener: Listener) -> None:
     """
     crew = _Crew(job)
     try:
+        crew.gather()
         while crew.watch():
             listener.update()
     finally:
@@ -51,8 +53,11 @@ class _Crew:
         self._at: dict[BaseProcess, str] = {}
         self._deaths: Counter[str] = Counter()
         self._started = 0
-        todo = sum(not job.store.finished(cell) for cell in job.cells)
-        for _ in range(min(job.workers, todo)):
+
+    def gather(self) -> None:
+        """Start as many children as there are workers asked for, or cells to do."""
+        todo = sum(not self._job.store.finished(cell) for cell in self._job.cells)
+        for _ in range(min(self._job.workers, todo)):
             self._start()
 
     def _start(self) -> None:
@@ -70,10 +75,11 @@ class _Crew:
             sender,
         )
         child = self._context.Process(target=_child, args=given, name=f"vtprune-worker-{self._started}")
-        child.start()
-        sender.close()
-        self._children[child] = receiver
-        self._started += 1
+        with _ctrl_c_waits():
+            child.start()
+            sender.close()
+            self._children[child] = receiver
+            self._started += 1
 
     def watch(self) -> bool:
         """Wait a moment and see to the children that ended; False when none is left."""
@@ -129,6 +135,18 @@ class _Crew:
             self._listening.close()
 
 
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Ctrl-C reaches this thread only after the block, and a process that is started in it never: Ctrl-C would end one
+    that is still importing, with a traceback."""
+    resource_tracker.ensure_running()  # multiprocessing starts it with the first process and unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _child(
     folder: Path,
     cells: Sequence[dict[str, Any]],
@@ -139,8 +157,11 @@ def _child(
     stop: Connection,
     sender: Connection,
 ) -> None:
-    """One process: walk through the cells, starting with another model than the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what is to be done
+    """One process: walk through the cells, starting with another model than the others.
+
+    Ctrl-C reaches the whole group; the parent says what is to be done.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # also in what a worker starts, which may unblock the signal
 
     def check(samples: int = 0) -> None:
         if stop.poll():
