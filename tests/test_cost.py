@@ -254,7 +254,7 @@ def test_a_module_that_does_not_reveal_its_heads_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="Linear has no integer `head_dim`"):
         CostModel.of([nn.Linear(2, 2)], [nn.Linear(2, 2)], None, torch.float32)
     with pytest.raises(UnsupportedModelError, match="Fused has no integer `num_key_value_heads`"):
-        CostModel.of([nn.Linear(2, 2)], [Fused(num_attention_heads=4)], None, torch.float32)
+        CostModel.of([nn.Linear(2, 2)], [Fused(num_attention_heads=7)], None, torch.float32)  # the 8th is no pair
     with pytest.raises(UnsupportedModelError, match="Fused has no integer `num_heads` or `num_attention_heads`"):
         CostModel.of([nn.Linear(2, 2)], [Fused()], None, torch.float32)
     with pytest.raises(UnsupportedModelError, match="Linear holds 0 modules with a `head_dim`"):

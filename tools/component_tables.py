@@ -8,7 +8,6 @@ Only what vtprune itself registers goes in, whatever plugins are installed.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,19 +80,7 @@ def _cell(text: str) -> str:
     return _markdown(text).replace("|", "\\|")
 
 
-def main() -> int:
-    """Write or check the page; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page is out of date")
-    text = page()
-    if parser.parse_args().check:
-        if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
-            print(f"{PAGE.name} is out of date; run `make docs`", file=sys.stderr)
-            return 1
-        return 0
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from generated import main
+
+    sys.exit(main(PAGE, page, "make docs"))

@@ -10,7 +10,6 @@ Fails if a change goes unnoticed, or if the unchanged component, made anew in th
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -150,17 +149,7 @@ def page(results: dict[Mutation, list[str]]) -> str:
     return "".join(parts)
 
 
-def main() -> None:
-    """Write or check the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page is out of date")
-    check = parser.parse_args().check
-    text = page(run(mutations()))
-    if not check:
-        PAGE.write_text(text, encoding="utf-8")
-    elif not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
-        sys.exit(f"{PAGE.name} is out of date; run `make docs`")
-
-
 if __name__ == "__main__":
-    main()
+    from generated import main
+
+    sys.exit(main(PAGE, lambda: page(run(mutations())), "make docs"))

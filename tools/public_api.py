@@ -8,7 +8,6 @@ A change to what others rely on is then a visible change of a file; docs/stabili
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import enum
 import importlib
@@ -37,6 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "tests" / "public_api.txt"
 MODULES = (
     "vtprune",
+    "vtprune.errors",
     "vtprune.plugin",
     "vtprune.testing",
     "vtprune.testing.models",
@@ -292,19 +292,7 @@ def variables() -> set[str]:
     return {name for source in sources for name in VARIABLE.findall(source)}
 
 
-def main() -> int:
-    """Write or check the file; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the file is out of date")
-    new = text()
-    if parser.parse_args().check:
-        if not FILE.is_file() or FILE.read_text(encoding="utf-8") != new:
-            print(f"{FILE.name} is out of date; run `python tools/public_api.py`", file=sys.stderr)
-            return 1
-        return 0
-    FILE.write_text(new, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from generated import main
+
+    sys.exit(main(FILE, text, "python tools/public_api.py"))

@@ -170,7 +170,8 @@ def observe(model: nn.Module, *, share_images: bool = False) -> Run:
 
 
 def components(kind: str | None = None) -> list[Registration]:
-    """What is registered: scorers, allocators, selectors, reducers, adapters and recipes, or those of one kind.
+    """What is registered: scorers, allocators, selectors, reducers, adapters, recipes and tasks, or those of one
+    kind.
 
     kind: singular or plural (``"scorer"``, ``"scorers"``). Raises VtpruneError for an unknown kind.
     """

@@ -79,7 +79,7 @@ ADAPTERS = {
     "mllama": ("mllama:ADAPTER", "Llama 3.2 Vision: refused (cross-attention; no vision token in the sequence)"),
     "idefics2": ("idefics2:ADAPTER", "Idefics2 (perceiver resampler: no grid, no map to patches)"),
     "idefics3": ("idefics3:ADAPTER", "Idefics3 and SmolVLM (pixel shuffle, crops)"),
-    "pixtral": ("pixtral_12b:ADAPTER", "Pixtral (LLaVA's architecture with a packed Pixtral tower)"),
+    "pixtral": ("pixtral:ADAPTER", "Pixtral (LLaVA's architecture with a packed Pixtral tower)"),
     "mistral3": ("mistral3:ADAPTER", "Mistral Small 3.1 and later (packed Pixtral tower, 2x2 merger)"),
     "ovis2": ("ovis2:ADAPTER", "Ovis2 (visual vocabulary, merger in the tower, crops)"),
     "aria": ("aria:ADAPTER", "Aria (cross-attention projector: no grid, no map to patches; mixture of experts)"),

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtprune.core.errors import VtpruneError
@@ -39,74 +36,6 @@ class Inspection:
     withheld: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-def config_of(name: str) -> Any:
-    """The configuration of a testbed model (with or without ``testbed/``), of a local folder, or of a hub id.
-
-    Raises LoadError with the likely causes.
-    """
-    from transformers import AutoConfig
-
-    from vtprune.loading import TESTBED, LoadError, _first_line
-    from vtprune.testbed.models import folder, names
-
-    short, local = name.removeprefix(TESTBED), Path(name).expanduser()
-    try:
-        if name.startswith(TESTBED) or (short in names() and not local.is_dir()):
-            return AutoConfig.from_pretrained(folder(short))
-        if local.is_file() and local.name == "config.json":
-            local = local.parent
-        if name.startswith((".", "/", "~")) and not local.is_dir():
-            raise LoadError(f"model directory {name} does not exist")
-        return AutoConfig.from_pretrained(str(local) if local.is_dir() else name)
-    except VtpruneError:
-        raise
-    except Exception as error:
-        causes = (
-            "the folder holds no config.json of a model that this transformers knows"
-            if local.is_dir()
-            else "the id is wrong, the model is private or gated, or this machine is offline"
-        )
-        raise LoadError(
-            f"no configuration of {name!r} can be read; likely causes: {causes}. {_first_line(error)}"
-        ) from error
-
-
-def without_weights(config: Any) -> Any:
-    """The model of a configuration with its parameters on PyTorch's meta device.
-
-    Raises LoadError if transformers cannot build it.
-    """
-    import torch
-    import transformers
-
-    from vtprune.loading import LoadError, _first_line
-
-    named = [getattr(transformers, name, None) for name in config.architectures or ()]
-    try:
-        with _quiet(), torch.device("meta"):
-            if known := [one for one in named if isinstance(one, type)]:
-                return known[0](config).eval()
-            return transformers.AutoModelForImageTextToText.from_config(config).eval()
-    except Exception as error:
-        raise LoadError(
-            f"transformers {transformers.__version__} cannot build a model from this {type(config).__name__} "
-            f"(architectures: {', '.join(config.architectures or ['none named'])}): {_first_line(error)}"
-        ) from error
-
-
-def require_adapter(config: Any) -> None:
-    """Check, before any weights are fetched, that a model of this configuration can be pruned.
-
-    Raises UnsupportedModelError with what is missing, or LoadError if transformers cannot build the model.
-    """
-    from vtprune.core.lookup import find_adapter, is_known, locate, tower_type
-
-    if config.architectures and is_known(config.architectures):
-        find_adapter(config.architectures, tower_type(config))
-    else:
-        locate(without_weights(config))
 
 
 def inspect_model(model: Any) -> Inspection:
@@ -171,9 +100,9 @@ def _paths(adapter: Adapter) -> dict[str, str | None]:
 
 def _of_parts(parts: Parts, label: str, path: str) -> str:
     if label == "language model":
-        heads, kv_heads = parts.heads
-        what = type(parts.language_model).__name__
-        return f"{path}: {what}, {parts.depth} layers of {heads} query heads and {kv_heads} KV heads"
+        from vtprune.core.engine.layers import heads_in_words
+
+        return f"{path}: {type(parts.language_model).__name__}, {parts.depth} layers of {heads_in_words(parts)}"
     if label == "vision tower":
         return f"{path}: {type(parts.vision_tower).__name__}"
     if label == "vision layers":
@@ -224,16 +153,3 @@ def _origin(adapter: Adapter) -> str:
         if registry().load("adapter", entry.name) is adapter:
             return f"{entry.name}, from {entry.origin} {entry.version}"
     return adapter.name
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers remarks on configurations in ways that mean nothing to somebody who only looks."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

@@ -1,11 +1,14 @@
-"""Models and pictures by name: what the command line and studies load."""
+"""Models, configurations and pictures by name: what the command line and studies load."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtprune.core.errors import VtpruneError
+from vtprune.core.errors import LoadError, VtpruneError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -13,10 +16,6 @@ if TYPE_CHECKING:
 
 TESTBED = "testbed/"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-
-
-class LoadError(VtpruneError):
-    """A model, device or picture that cannot be loaded."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -34,6 +33,81 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def local_folder(name: str) -> Path | None:
+    """The folder that a model's name stands for; None if it can only be a Hub id.
+
+    Raises LoadError for what is written as a path (it begins with a dot, a slash or a tilde) and is no folder.
+    """
+    local = Path(name).expanduser()
+    if local.is_dir():
+        return local
+    if name.startswith((".", "/", "~")):
+        raise LoadError(f"model directory {name} does not exist; the current directory is {Path.cwd()}")
+    return None
+
+
+def config_of(name: str) -> Any:
+    """The configuration of a testbed model (with or without ``testbed/``), of a local folder (or the ``config.json`` in
+    it), or of a Hub id.
+
+    Raises UnknownNameError for a name after ``testbed/`` that the testbed lacks, LoadError with the likely causes for
+    anything else that cannot be read.
+    """
+    from transformers import AutoConfig
+
+    from vtprune.testbed.models import folder, names
+
+    short, file = name.removeprefix(TESTBED), Path(name).expanduser()
+    if name.startswith(TESTBED) or (short in names() and not file.is_dir()):
+        return AutoConfig.from_pretrained(folder(short))
+    local = file.parent if file.is_file() and file.name == "config.json" else local_folder(name)
+    try:
+        return AutoConfig.from_pretrained(str(local or name))
+    except Exception as error:
+        causes = (
+            "the folder holds no config.json of a model that this transformers knows"
+            if local
+            else "the id is wrong, the model is private or gated, or this machine is offline"
+        )
+        raise LoadError(
+            f"no configuration of {name!r} can be read; likely causes: {causes}. {first_line(error)}"
+        ) from error
+
+
+def without_weights(config: Any) -> Any:
+    """The model of a configuration with its parameters on PyTorch's meta device.
+
+    Raises LoadError if transformers cannot build it.
+    """
+    import torch
+    import transformers
+
+    named = [getattr(transformers, name, None) for name in config.architectures or ()]
+    try:
+        with quiet(), torch.device("meta"):
+            if known := [one for one in named if isinstance(one, type)]:
+                return known[0](config).eval()
+            return transformers.AutoModelForImageTextToText.from_config(config).eval()
+    except Exception as error:
+        raise LoadError(
+            f"transformers {transformers.__version__} cannot build a model from this {type(config).__name__} "
+            f"(architectures: {', '.join(config.architectures or ['none named'])}): {first_line(error)}"
+        ) from error
+
+
+def require_adapter(config: Any) -> None:
+    """Check, before any weights are fetched, that a model of this configuration can be pruned.
+
+    Raises UnsupportedModelError with what is missing, or LoadError if transformers cannot build the model.
+    """
+    from vtprune.core.lookup import find_adapter, is_known, locate, tower_type
+
+    if config.architectures and is_known(config.architectures):
+        find_adapter(config.architectures, tower_type(config))
+    else:
+        locate(without_weights(config))
+
+
 def load_model(
     name: str | None, dtype: str, device: torch.device, attn: str | None, revision: str | None = None
 ) -> tuple[Any, Any]:
@@ -41,7 +115,9 @@ def load_model(
 
     name: ``testbed/NAME`` (a trained miniature model that comes with vtprune), a Hub id or a local directory. revision:
     of a Hub id. dtype: one of `DTYPES`. attn: an attention implementation of transformers.
-    Raises LoadError with the likely causes if loading fails.
+    Raises UnknownNameError for a name after ``testbed/`` that the testbed lacks, UnsupportedModelError (before weights
+    are fetched) if no adapter serves the model and its structure is not recognised either, and LoadError with the
+    likely causes if loading fails otherwise.
     """
     import torch
 
@@ -55,12 +131,8 @@ def load_model(
         return model, processor
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-    from vtprune.inspection import require_adapter
-
-    local = Path(name).expanduser()
-    if name.startswith((".", "/", "~")) and not local.is_dir():
-        raise LoadError(f"model directory {name} does not exist")
-    where = str(local) if local.is_dir() else name
+    local = local_folder(name)
+    where = str(local or name)
     options = {} if attn is None else {"attn_implementation": attn}
     version = {} if revision is None else {"revision": revision}
     try:
@@ -73,23 +145,18 @@ def load_model(
     except Exception as error:
         causes = (
             "the directory holds no complete checkpoint with its processor, or not of an image-text-to-text model"
-            if local.is_dir()
+            if local
             else "the id is wrong, the model is private or gated, this machine is offline, or it is not an "
             "image-text-to-text model"
         )
-        raise LoadError(f"model {name!r} cannot be loaded; likely causes: {causes}. {_first_line(error)}") from error
+        raise LoadError(f"model {name!r} cannot be loaded; likely causes: {causes}. {first_line(error)}") from error
 
 
 def _set_attention(model: Any, attn: str) -> None:
     try:
         model.set_attn_implementation(attn)
     except (ValueError, ImportError) as error:
-        raise LoadError(f"attention {attn!r} cannot be used: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+        raise LoadError(f"attention {attn!r} cannot be used: {first_line(error)}") from error
 
 
 def open_image(path: Path) -> Image.Image:
@@ -105,3 +172,19 @@ def open_image(path: Path) -> Image.Image:
         raise LoadError(f"image {path} cannot be read: it is not a picture in a format that Pillow knows") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise LoadError(f"image {path} cannot be read: {error}; the file may be damaged") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what transformers and torch remark on configurations and their own deprecations: it means nothing to
+    somebody who only looks at a model, or runs many of them."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     )
     from vtprune.core.errors import ComponentError, VtpruneError
     from vtprune.core.layout import SampleLayout, Segment
+    from vtprune.core.recognised_images import images as recognised_images
     from vtprune.core.signals import Need, Signals
-    from vtprune.core.spec import AllocatorSpec, ReducerSpec, ScorerSpec, SelectorSpec
+    from vtprune.core.spec import AllocatorSpec, ReducerSpec, ScorerSpec, SelectorSpec, build
     from vtprune.core.task import Region, Sample, Task, Video
 
 _LAZY = {
@@ -60,6 +61,8 @@ _LAZY = {
     "VisionInput": "core.adapter",
     "VtpruneError": "core.errors",
     "apportion": "core.budget",
+    "build": "core.spec",
+    "recognised_images": "core.recognised_images:images",
     "unique_images": "adapters.sharing",
     "unique_packed": "adapters.sharing",
 }
@@ -93,7 +96,9 @@ __all__ = [
     "VisionInput",
     "VtpruneError",
     "apportion",
+    "build",
     "hookimpl",
+    "recognised_images",
     "unique_images",
     "unique_packed",
 ]
@@ -101,7 +106,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(f"vtprune.{_LAZY[name]}"), name)
+        module, _, inner = _LAZY[name].partition(":")
+        return getattr(importlib.import_module(f"vtprune.{module}"), inner or name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

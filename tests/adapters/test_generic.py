@@ -231,3 +231,18 @@ def test_cross_attention_is_the_reason() -> None:
         UnsupportedModelError, match=r"cross_attn, so vision enters by cross-attention.*no token to drop"
     ):
         vtprune.prune(tiny_mllama().model, {"stages": stages(0.5)})
+
+
+def test_a_decoder_that_cannot_be_had_is_missing_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llava").model
+
+    def failing() -> None:
+        raise RuntimeError("weights are sharded\non another machine")
+
+    monkeypatch.setattr(model, "get_decoder", failing)
+    name = type(model).__name__
+    with pytest.raises(
+        UnsupportedModelError,
+        match=rf"a language model: get_decoder\(\) of {name} raised RuntimeError: weights are sharded(?!.*machine)",
+    ):
+        vtprune.prune(model, {"stages": stages(0.5)})

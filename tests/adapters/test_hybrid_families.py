@@ -27,12 +27,14 @@ from tests.adapters.exactness import (
     tiny,
 )
 from tests.adapters.towers import assert_project_is_the_projector, assert_rows_are_those_that_matter
-from tests.exactness.helpers import POWER, STEPS, TOLERANCE, Stages, distance, generate
+from tests.exactness.helpers import POWER, STEPS, Stages, distance, generate
 from vtprune.core.engine.cost import CostModel
 from vtprune.core.engine.layers import layer_kinds
 from vtprune.core.report import Report
 from vtprune.testing.models import Inputs, vision_mask
-from vtprune.testing.reference import MaskedReference
+from vtprune.testing.reference import MaskedReference, from_layer
+from vtprune.verify.compare import tolerance_of
+from vtprune.verify.masks import masks_of
 
 FAMILY = "lfm2_vl"
 QWEN_STAGES: dict[str, Stages] = {
@@ -149,15 +151,15 @@ def assert_dropped_tokens_have_never_been_there(name: str, stages: Stages) -> No
     assert distance(generated.logits, unpruned.logits) > POWER
     for sample, images in enumerate(BATCH):
         if not images:
-            assert distance(generated.logits[:, sample], unpruned.logits[:, sample]) < TOLERANCE
+            assert distance(generated.logits[:, sample], unpruned.logits[:, sample]) < tolerance_of(model)
             continue
         alone = tiny(name).make_inputs((images,), seed=SEED + sample)
         with vtprune.prune(model, {"stages": stages}) as run:
             single, report = generate(model, alone), run.report
         expected = Absent(model, alone, report).steps(single.tokens[0])
-        assert distance(single.logits[:, 0], expected) < TOLERANCE
+        assert distance(single.logits[:, 0], expected) < tolerance_of(model)
         assert torch.equal(generated.tokens[sample], single.tokens[0])
-        assert distance(generated.logits[:, sample], expected) < TOLERANCE
+        assert distance(generated.logits[:, sample], expected) < tolerance_of(model)
 
 
 @pytest.mark.parametrize("name", [FAMILY, "qwen3_5"])
@@ -167,7 +169,7 @@ def test_the_reference_is_the_model(name: str) -> None:
     with vtprune.observe(model) as run:
         model(**alone)
     found = Absent(model, alone, run.report).steps(expected.tokens[0])
-    assert distance(found, expected.logits[:, 0]) < TOLERANCE
+    assert distance(found, expected.logits[:, 0]) < tolerance_of(model)
 
 
 def test_a_forward_pass_without_a_cache() -> None:
@@ -175,7 +177,7 @@ def test_a_forward_pass_without_a_cache() -> None:
     with vtprune.prune(model, {"stages": STAGES["behind_a_convolution"]}):
         with_cache = model(**inputs).logits
         without = model(**inputs, use_cache=False).logits
-    assert distance(with_cache, without) < TOLERANCE
+    assert distance(with_cache, without) < tolerance_of(model)
 
 
 @pytest.mark.parametrize("site", [site for site in SITES if not site.endswith("[0].kv")] + ["llm.layers[1].kv"])
@@ -252,7 +254,46 @@ def test_layers_without_attention_cost_no_pairs_and_cache_nothing() -> None:
     assert report.kv_bytes_full == 3 * tokens * 2 * 2 * 16 * 4
 
 
-def test_the_masked_reference_says_that_it_cannot_serve() -> None:
+@pytest.mark.parametrize("recipe", ["projector", "behind"])
+@pytest.mark.parametrize("name", [FAMILY, "qwen3_5"])
+def test_the_masked_reference_takes_tokens_out_of_what_cannot_be_masked(name: str, recipe: str) -> None:
+    """Two references that share nothing: tokens that have never been there, and masks with spliced recurrences."""
+    model, alone = tiny(name).model, tiny(name).make_inputs((2,), seed=SEED)
+    stages = REMOVALS["projector"] if recipe == "projector" else QWEN_STAGES["behind_linear_attention"]
+    with vtprune.prune(model, {"stages": stages}) as run:
+        model(**alone)
+    hide, _ = masks_of(run.report, alone["input_ids"].shape[1])
+    with MaskedReference(model, hide):
+        masked = generate(model, alone)
+    expected = Absent(model, alone, run.report).steps(masked.tokens[0])
+    assert distance(masked.logits[:, 0], expected) < tolerance_of(model)
+    assert distance(masked.logits, generate(model, alone).logits) > POWER
+
+
+def test_the_masked_reference_in_a_ragged_batch_is_that_of_each_sample_alone() -> None:
+    model, (inputs, _, _) = tiny("qwen3_5").model, plain("qwen3_5")
+    keep = ~vision_mask(inputs)
+    hide = from_layer(model, keep, 0)
+    with MaskedReference(model, hide):
+        together = generate(model, inputs)
+    assert len(set(keep.sum(-1).tolist())) > 1
+    for sample, images in enumerate(BATCH):
+        alone = tiny("qwen3_5").make_inputs((images,), seed=SEED + sample)
+        with MaskedReference(model, from_layer(model, ~vision_mask(alone), 0)):
+            single = generate(model, alone)
+        assert distance(together.logits[:, sample], single.logits[:, 0]) < tolerance_of(model)
+
+
+def test_the_masked_reference_refuses_what_it_cannot_do() -> None:
     model, (inputs, _, _) = tiny(FAMILY).model, plain(FAMILY)
-    with pytest.raises(ValueError, match="layer 0, which has no attention"):
-        MaskedReference(model, {0: ~vision_mask(inputs)})
+    keep = ~vision_mask(inputs)
+    with pytest.raises(ValueError, match=r"hide_kv names layer 0, which has no attention, so no keys and values"):
+        MaskedReference(model, hide_kv={0: keep[:, None]})
+    cache, half = DynamicCache(config=model.get_decoder().config), inputs["input_ids"].shape[1] // 2
+    embeddings = model.get_input_embeddings()(inputs["input_ids"])
+    with MaskedReference(model, from_layer(model, keep, 0)), torch.no_grad():
+        keep[:, half:] = torch.arange(keep.shape[1] - half) != torch.arange(len(keep))[:, None]
+        keep[-1, half:] = True
+        model.get_decoder()(inputs_embeds=embeddings[:, :half], past_key_values=cache)
+        with pytest.raises(ValueError, match="cannot continue a recurrence"):
+            model.get_decoder()(inputs_embeds=embeddings[:, half:], past_key_values=cache)

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+import vtprune.errors
 from vtprune.core import errors
-from vtprune.core.errors import BindingError, RecipeError, VtpruneError, bulleted, did_you_mean
+from vtprune.core.errors import BindingError, RecipeError, VtpruneError, bulleted, did_you_mean, first_line
 
 EVERY = [
     kind
@@ -16,6 +17,12 @@ EVERY = [
 def test_each_is_a_vtprune_error_and_says_what_it_means(kind):
     assert issubclass(kind, VtpruneError)
     assert kind.__doc__
+
+
+@pytest.mark.parametrize("kind", [*EVERY, errors.PluginWarning])
+def test_each_can_be_caught_by_a_public_name(kind):
+    assert getattr(vtprune.errors, kind.__name__) is kind
+    assert kind.__name__ in vtprune.errors.__all__
 
 
 def test_problems_are_all_shown_and_kept():
@@ -46,3 +53,16 @@ def test_a_binding_error_names_recipe_and_model():
 )
 def test_did_you_mean(name, known, clause):
     assert did_you_mean(name, known) == clause
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("one\ntwo"), "ValueError: one"),
+        (OSError("\n  later\nstill"), "OSError: later"),
+        (KeyboardInterrupt(), "KeyboardInterrupt: no message"),
+        (RuntimeError(" \n"), "RuntimeError: no message"),
+    ],
+)
+def test_the_first_line_of_an_error(error: BaseException, line: str) -> None:
+    assert first_line(error) == line

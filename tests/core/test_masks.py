@@ -186,3 +186,19 @@ def test_rewriting_leaves_the_given_mask_alone(dtype: torch.dtype) -> None:
         window=None,
     )
     assert torch.equal(mask, before)
+
+
+@pytest.mark.parametrize("per_head", [False, True])
+def test_slots_followed_by_new_ones_are_held_by_every_head(per_head: bool) -> None:
+    positions = torch.tensor([[[0, 3], [1, 2]], [[0, 1], [2, 3]]]) if per_head else torch.tensor([[0, 3], [1, 2]])
+    before = Slots(positions, torch.ones_like(positions, dtype=torch.bool), True)
+    new = Slots(torch.tensor([[4, 4, 5], [4, 5, 6]]), torch.tensor([[False, True, True], [True, True, True]]), False)
+    both = before.followed_by(new)
+    assert (both.per_head, both.all_valid) == (per_head, False)
+    heads = 2 if per_head else 1
+    for sample in range(2):
+        for head in range(heads):
+            where = (sample, head) if per_head else (sample,)
+            assert both.positions[where].tolist() == [*positions[where].tolist(), *new.positions[sample].tolist()]
+            assert both.valid[where].tolist() == [True, True, *new.valid[sample].tolist()]
+    assert new.followed_by(new).positions.tolist() == [[4, 4, 5] * 2, [4, 5, 6] * 2]

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from vtprune.core.errors import RecipeError
-from vtprune.core.overrides import STAGE_FIELDS, apply_overrides, read_assignment
+from vtprune.core.overrides import RECIPE_FIELDS, STAGE_FIELDS, apply_overrides, read_assignment
 from vtprune.core.recipe import Recipe, Stage
 
 ONE = {"name": "one", "stages": [{"site": "llm.layers[2]", "scorer": {"name": "attention"}, "budget": 0.5}]}
@@ -71,7 +71,10 @@ def test_the_shorthand_needs_a_single_stage():
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("stage.0.budget", "the recipe has no 'stage'. Did you mean 'stages'?"),
+        ("stage.0.budget", "unknown field 'stage'. Did you mean 'stages'"),
+        ("buget", "unknown field 'buget'. Did you mean 'budget'"),
+        ("scorr__query", "unknown field 'scorr'. Did you mean 'scorer'"),
+        ("desciption", "unknown field 'desciption'. Did you mean 'description'"),
         ("stages.0.scorr.query", "stages.0 has no 'scorr'. Did you mean 'scorer'?"),
         ("stages.3.budget", "stages has 1 entries, so '3' is no index of it (0 to 0)"),
         ("stages.first.budget", "'first' is no index of it"),
@@ -114,6 +117,7 @@ def test_what_is_no_assignment(text, message):
 
 def test_the_shorthand_knows_every_field_of_a_stage():
     assert set(STAGE_FIELDS) == set(Stage.model_fields)
+    assert set(RECIPE_FIELDS) == set(Recipe.model_fields)
 
 
 def test_a_recipe_takes_them():

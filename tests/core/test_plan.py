@@ -104,5 +104,5 @@ def test_needs_are_known_by_their_owner() -> None:
 def test_parts_are_found_in_both_families() -> None:
     for build in (tiny_llava, tiny_qwen2_5_vl):
         parts = bind(Recipe.parse(recipe(DROP)), build().model).parts
-        assert (parts.depth, parts.heads, len(parts.vision_attention)) == (4, (4, 2), 3)
+        assert (parts.depth, len(parts.attention), len(parts.vision_attention)) == (4, 4, 3)
         assert parts.head is build().model.lm_head

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from tests.testing.broken.reducers import MergesInTheCache
 from vtprune.core.component import Scorer
 from vtprune.core.errors import PluginError, RecipeError, UnknownNameError
 from vtprune.core.plugins import registry
@@ -259,6 +260,10 @@ class TestProblems:
             ({"allocator": {"name": "schedule", "shape": "table", "table": {2: 0.5}}}, "must go"),
             ({"reducer": "evict_kv"}, "reducer 'evict_kv' cannot serve llm.layers[2]; use drop, merge"),
             ({"site": "llm.layers[2].kv", "reducer": "merge"}, "cannot serve llm.layers[2].kv; use evict_kv"),
+            (
+                {"site": "llm.layers[2].kv", "reducer": MergesInTheCache()},
+                "at a .kv site nothing is merged",
+            ),
             ({"site": "llm.layers[2].kv", "positions": "reindex"}, "already rotated"),
             ({"site": None}, "a site is a string, got None"),
             ({"site": "llm.layers[1:4:0]"}, "step"),

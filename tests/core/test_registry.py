@@ -10,7 +10,8 @@ import pytest
 from vtprune.core.component import COMPONENT_KINDS
 from vtprune.core.errors import PluginError, UnknownNameError
 from vtprune.core.plugins import registry
-from vtprune.core.registry import KINDS, Registration, Registry
+from vtprune.core.recipe import Stage
+from vtprune.core.registry import KINDS, STAGE_KINDS, Registration, Registry
 
 
 def entry(kind: str = "scorer", name: str = "a", target: str = "json:dumps", origin: str = "acme") -> Registration:
@@ -127,3 +128,7 @@ def test_listing_imports_neither_torch_nor_transformers():
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.split() == ["True", "False", "False"]
+
+
+def test_the_kinds_of_a_stage_are_its_fields_and_the_classes_of_components() -> None:
+    assert STAGE_KINDS == tuple(COMPONENT_KINDS) == tuple(name for name in Stage.model_fields if name in KINDS)

@@ -39,9 +39,10 @@ limit: 8
 batch_size: 8
 """
 FAMILY = """
-import json, torch, vtprune
+import json, torch, vtprune, warnings
 from vtprune_deepseek.tiny import make
 
+warnings.simplefilter("error", vtprune.UnverifiedWarning)
 tiny = make()
 stages = [{
     "site": "vision.output", "selector": "max_min", "budget": 0.25,
@@ -84,6 +85,9 @@ def test_wheels_hold_the_packages_and_nothing_else(built: list[Path]) -> None:
         source = EXAMPLES / package.replace("_", "-") / "src"
         recipes = {str(path.relative_to(source).as_posix()) for path in source.rglob("*.yaml")}
         assert recipes == {name for name in names if name.endswith(".yaml")}
+        ledgers = {str(path.relative_to(source).as_posix()) for path in source.rglob("verified/*.json")}
+        assert ledgers == {name for name in names if "/verified/" in name}
+        assert bool(ledgers) == (package == "vtprune_deepseek")
 
 
 def test_what_runs_is_what_was_installed(fresh: Fresh) -> None:
@@ -145,8 +149,18 @@ def test_a_recipe_runs_from_the_command_line(fresh: Fresh, recipe: str, kept: in
 
 @pytest.mark.slow
 def test_a_family_that_vtprune_does_not_know(fresh: Fresh) -> None:
+    """It is not warned of either: the package ships what was verified."""
     found = last_line(fresh.run("python", "-W", "ignore", "-c", FAMILY))
     assert found == {"family": "vtprune-deepseek/deepseek_vl", "counts": [[16, 4], [32, 8]]}
+
+
+@pytest.mark.slow
+def test_a_family_is_verified_by_its_name(fresh: Fresh) -> None:
+    cells = ("--family", "vtprune-deepseek/deepseek_vl", "--site", "projector.output", "--mode", "single")
+    printed = fresh.run("vtprune", "verify", *cells, "--out", str(fresh.work / "verified.json"))
+    assert ": 2 pass" in printed
+    stored = json.loads((fresh.work / "verified.json").read_text())["variants"]["vtprune-deepseek/deepseek_vl"]
+    assert {block["family"] for block in stored.values()} == {"vtprune-deepseek/deepseek_vl"}
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,11 @@ def test_the_picture_shows_the_scene_and_outlines_the_region() -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [(["--variant", "pair", "--level", "hard"], "has no effect"), (["--out", "scenes.xyz"], "ends in .png")],
+    [
+        (["--variant", "pair", "--level", "hard"], "has no effect"),
+        (["--out", "scenes.xyz"], "ends in .png"),
+        (["--out", "/nonexistent/x.png"], "--out /nonexistent/x.png: the directory /nonexistent does not exist"),
+    ],
 )
 def test_faults_are_wrong_usage(options: list[str], words: str) -> None:
     done = CliRunner().invoke(app, ["testbed", "show", *options])

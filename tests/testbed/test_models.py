@@ -12,8 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProces
 
 from training.testbed.measure import measure
 from vtprune import testbed
-from vtprune.core.errors import UnknownNameError
-from vtprune.loading import LoadError
+from vtprune.core.errors import LoadError, UnknownNameError
 from vtprune.testbed.models import WEIGHTS, load_folder
 from vtprune.testbed.tasks import GENERATOR, Testbed
 from vtprune.testbed.vocabulary import WORDS

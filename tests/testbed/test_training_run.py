@@ -24,7 +24,7 @@ from training.testbed.network import Heads
 from training.testbed.stages import PLANS, Plan, RunError, Stage
 from training.testbed.train import KINDS, initialise, losses, main, optimizers, train
 from vtprune import testbed
-from vtprune.loading import LoadError
+from vtprune.core.errors import LoadError
 from vtprune.testbed.tasks import Testbed
 
 TINY = Size(48, 64, 3, 3, 1, tower_width=32, tower_inner=64, tower_layers=2, tower_heads=2)

@@ -282,9 +282,9 @@ def test_recipes_survive_the_way_to_yaml_and_back(recipe: Recipe) -> None:
 
 def test_recipes_shrink() -> None:
     found = find(recipes(), lambda recipe: any(stage.site.kind == "kv" for stage in recipe.stages))
-    assert len(found.stages) == 1
     assert found.description is None
-    assert str(found.stages[0].site) == "llm.layers[0].kv"
+    # Whether stages before it are left over depends on where the search began.
+    assert [str(stage.site) for stage in found.stages if stage.site.kind == "kv"] == ["llm.layers[0].kv"]
     assert len(find(recipes(), lambda recipe: len(recipe.stages) > 1).stages) == 2
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vtprune.verify import index
-from vtprune.verify.ledger import OWN_VARIABLE
+from vtprune.verify.folders import OWN_VARIABLE
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +28,5 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in place of the shipped results: empty."""
     folder = tmp_path / "shipped"
     folder.mkdir()
-    for name in ("vtprune.verify.ledger", "vtprune.verify.index"):
-        monkeypatch.setattr(f"{name}.SHIPPED", folder)
+    monkeypatch.setattr("vtprune.verify.folders.SHIPPED", folder)
     return folder

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.verify import stranger
 from vtprune.testing.models.families import VARIANTS
 from vtprune.verify.cells import ATTENTIONS, Cell, crossed, verify
 from vtprune.verify.external import load
-from vtprune.verify.ledger import SHIPPED, Ledger, file_name, read
+from vtprune.verify.folders import SHIPPED, file_name
+from vtprune.verify.ledger import Ledger, read
 from vtprune.verify.modes import MODES, parts
 from vtprune.verify.run import families, note, plan, run
 from vtprune.verify.subjects import METHODS, SITES, SUBJECTS, UnknownVerificationError, uneven
@@ -113,6 +115,20 @@ def test_families_stand_for_their_variants(monkeypatch: pytest.MonkeyPatch) -> N
     assert "nova" not in families([])
     with pytest.raises(UnknownVerificationError, match="has no NovaForConditionalGeneration"):
         families(["nova"])
+
+
+def test_another_packages_family_brings_its_tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = stranger.registered()
+    monkeypatch.setattr("vtprune.verify.external.registry", lambda: registry)
+    assert families([stranger.NAME, "llava-mistral"]) == [stranger.NAME, "llava-mistral"]
+    assert families([]) == HERE
+    with pytest.raises(UnknownVerificationError, match=r"no family 'acme/hose'.*Did you mean 'acme/house'"):
+        families(["acme/hose"])
+    with pytest.raises(UnknownVerificationError, match=r"'acme/bare' names no tiny model.*`tiny`.*--model"):
+        families([stranger.BARE])
+    (group,) = plan([stranger.NAME], ["projector.output"], ["single"], ["sdpa"])
+    ((cell, outcome),) = run([group])
+    assert (cell.variant, outcome.status) == (stranger.NAME, "pass")
 
 
 def test_a_run_is_a_ledger_the_same_in_one_process_and_in_two() -> None:

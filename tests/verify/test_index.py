@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 import vtprune
+from tests.verify import stranger
 from tests.verify.test_ledger import CELL, PASS, REFUSED, ledger
 from vtprune.testing.models import tiny_llava
+from vtprune.verify.folders import file_name, find
 from vtprune.verify.index import UnverifiedWarning, index, minor, warn_unverified
-from vtprune.verify.ledger import Ledger, file_name, write
+from vtprune.verify.ledger import Block, Ledger, write
 
 INSTALLED = version("transformers")
 DROP = {"stages": [{"site": "llm.layers[2]", "scorer": "random", "budget": 0.5}]}
@@ -51,7 +53,10 @@ def test_it_says_how_to_verify(shipped: Path) -> None:
     (unknown,) = said("qwen2_vl")
     assert "`vtprune verify --family qwen2_vl`" in unknown
     (stranger,) = said("acme/own")
-    assert "`vtprune verify --model module:function`" in stranger
+    assert "`vtprune verify --family acme/own`" in stranger
+    assert "--model module:function" in stranger
+    (structure,) = said("recognised:NewForConditionalGeneration")
+    assert "`vtprune verify --model module:function`" in structure
 
 
 def test_a_version_without_a_ledger_is_one_warning_that_names_the_nearest(shipped: Path) -> None:
@@ -77,6 +82,42 @@ def test_another_patch_of_the_same_minor_version_counts(shipped: Path) -> None:
 def test_own_results_count(shipped: Path, own: Path) -> None:
     store(own, (CELL, PASS))
     assert said() == []
+
+
+@pytest.fixture
+def packaged(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the ledgers of an installed package, acme; vtprune's own ledger knows llava."""
+    package = tmp_path / f"acme_{tmp_path.name}"  # where a module lies is looked up once a process
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "plugin.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = stranger.registered(f"{package.name}.plugin")
+    monkeypatch.setattr("vtprune.verify.folders.registry", lambda: registry)
+    store(shipped, (CELL, PASS))
+    return package / "verified"
+
+
+def test_results_that_a_package_ships_count_for_its_families_alone(packaged: Path) -> None:
+    assert len(said(stranger.NAME)) == 1
+    index.cache_clear()
+    made = ledger(transformers=INSTALLED)
+    for variant, family in ((stranger.NAME, stranger.NAME), ("qwen2_vl", "qwen2_vl")):
+        made.blocks[variant, "sdpa"] = Block(family, "2.13.0", "0.1.0", {CELL.subject: {CELL.mode: PASS}})
+    write(made, packaged / file_name(INSTALLED))
+    assert said(stranger.NAME) == []
+    assert said("llava") == []
+    assert len(said(stranger.BARE)) == 1
+    assert len(said("qwen2_vl")) == 1
+    assert {cell.variant for cell, _ in find(INSTALLED).cells()} == {"llava", stranger.NAME}
+
+
+def test_a_packages_damaged_ledger_is_named_where_it_is_missed(packaged: Path) -> None:
+    packaged.mkdir()
+    (packaged / file_name(INSTALLED)).write_text("{")
+    assert said("llava") == []
+    (message,) = said("acme/other")
+    assert f"Not read: {packaged / file_name(INSTALLED)} is no ledger" in message
 
 
 def test_damage_is_a_warning_and_no_error(shipped: Path, own: Path) -> None:

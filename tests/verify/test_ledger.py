@@ -8,18 +8,8 @@ from pathlib import Path
 import pytest
 
 from vtprune.verify.cells import Cell
-from vtprune.verify.ledger import (
-    SHIPPED,
-    Block,
-    Ledger,
-    LedgerError,
-    file_name,
-    find,
-    read,
-    stored,
-    version_key,
-    write,
-)
+from vtprune.verify.folders import SHIPPED, Folder, file_name, find, version_key
+from vtprune.verify.ledger import Block, Ledger, LedgerError, read, write
 from vtprune.verify.outcome import LONGEST, Outcome, sentence
 
 PASS = Outcome("pass")
@@ -131,11 +121,11 @@ def test_writing_leaves_no_half_file(tmp_path: Path) -> None:
 def test_versions_are_sorted_as_numbers(tmp_path: Path) -> None:
     for version in ("5.9.0", "5.23.0", "5.100.1", "5.24.0.dev0"):
         write(ledger(transformers=version), tmp_path / file_name(version))
-    assert list(stored(tmp_path)) == ["5.9.0", "5.23.0", "5.24.0.dev0", "5.100.1"]
+    assert list(Folder(tmp_path).files()) == ["5.9.0", "5.23.0", "5.24.0.dev0", "5.100.1"]
     assert version_key("5.24.0rc1") == (5, 24, 1)
 
 
-@pytest.mark.parametrize("path", stored().values(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", Folder(SHIPPED).files().values(), ids=lambda path: path.stem)
 def test_the_shipped_ledgers_are_whole_and_written_as_by_us(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     found = Ledger.parse(text, str(path))

@@ -7,7 +7,8 @@ from importlib.metadata import version
 import pytest
 
 from vtprune.testing.models.families import VARIANTS
-from vtprune.verify.ledger import SHIPPED, file_name, read
+from vtprune.verify.folders import SHIPPED, file_name
+from vtprune.verify.ledger import read
 from vtprune.verify.run import plan, run_group
 
 GROUPS = plan([name for name, variant in VARIANTS.items() if variant.available])

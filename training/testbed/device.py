@@ -8,7 +8,8 @@ from typing import Final, Literal, get_args
 
 import torch
 
-from vtprune.loading import LoadError, pick_device
+from vtprune.core.errors import LoadError
+from vtprune.loading import pick_device
 
 Precision = Literal["auto", "float32", "bfloat16"]
 _MOST_WORKERS: Final = 8

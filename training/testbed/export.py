@@ -26,7 +26,7 @@ from training.testbed.device import CPU, Compute, choose
 from training.testbed.families import FAMILIES, SHIPPED, Family
 from training.testbed.measure import measure, runs
 from training.testbed.package import write_folder
-from vtprune.loading import LoadError
+from vtprune.core.errors import LoadError
 from vtprune.testbed import models
 from vtprune.testbed.tasks import GENERATOR
 from vtprune.testbed.vocabulary import WORDS

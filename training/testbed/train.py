@@ -27,7 +27,7 @@ from training.testbed.families import FAMILIES, Family
 from training.testbed.feed import Feed, Step
 from training.testbed.network import Heads, answered, by_type, evaluate, forward
 from training.testbed.stages import PLANS, Draws, Plan, RunError, Stage
-from vtprune.loading import LoadError
+from vtprune.core.errors import LoadError
 from vtprune.testbed.digits import digits
 from vtprune.testbed.sequences import Kind
 

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vtprune.adapters.depth import chosen_layers
+from vtprune.adapters.rows import one_row_each
 from vtprune.adapters.sharing import unique_images
 from vtprune.core.adapter import Adapter, Modality, Rows, VisionCall, VisionInput
 
@@ -64,12 +66,6 @@ def images(model: Any, call: VisionCall) -> list[VisionInput]:
     return found
 
 
-def in_order(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> list[Tensor]:
-    """Each token is what reaches the projector at its place."""
-    counts = [image.tokens for image in images]
-    return list(torch.arange(sum(counts))[:, None].split(counts))
-
-
 def pooled(height: int, width: int, stride: int, frames: int) -> Tensor:
     """int64 ``[vision, unit]``: squares of ``stride`` by ``stride`` patches of each frame; what is left over at the
     right and at the bottom belongs to none."""
@@ -87,14 +83,6 @@ def in_tower(patches: Patches) -> Rows:
         ]
 
     return rows
-
-
-def tower_depth(model: Any) -> int:
-    """The features are hidden states of the tower; number ``n`` of them has passed ``n`` layers."""
-    config = model.config
-    chosen: Any = getattr(config, "vision_feature_layer", None) or getattr(config, "vision_feature_layers", -1)
-    states = config.vision_config.num_hidden_layers + 1
-    return max(layer % states for layer in ([chosen] if isinstance(chosen, int) else chosen))
 
 
 def windows(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> list[list[int]]:
@@ -125,7 +113,7 @@ def unique(
     return unique_images(name, "image_sizes")(model, modality, arguments)
 
 
-def clip_like(patches: Patches = in_order, projected: Patches | None = None, **fields: Any) -> Adapter:
+def clip_like(patches: Patches = one_row_each, projected: Patches | None = None, **fields: Any) -> Adapter:
     """An adapter of these families. patches: of each token, as they reach the tower's end; projected: as they reach the
     projector, where that is something else. Other fields as in `Adapter`."""
     shared: dict[str, Any] = {
@@ -139,7 +127,7 @@ def clip_like(patches: Patches = in_order, projected: Patches | None = None, **f
         "tower_rows": in_tower(patches),
         "projector_rows": projected or patches,
         "project": project,
-        "tower_depth": tower_depth,
+        "tower_depth": chosen_layers,
         "windows": windows,
         "cls_row": lambda model: 0 if cls_tokens(model) and cut(model) else None,
         "unique": unique,

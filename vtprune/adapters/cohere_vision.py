@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vtprune.adapters.depth import chosen_layers
 from vtprune.adapters.pixel_shuffle import shuffled_rows, square_crops
 from vtprune.adapters.sharing import unique_images
 from vtprune.core.adapter import Adapter, VisionCall, VisionInput
@@ -24,12 +25,6 @@ def _images(model: Any, call: VisionCall) -> list[VisionInput]:
 
 def _rows(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> list[Tensor]:
     return shuffled_rows(images, model.config.downsample_factor)
-
-
-def _tower_depth(model: Any) -> int:
-    """Aya Vision takes a hidden state of its choice, Command A Vision the last one."""
-    layer = getattr(model.config, "vision_feature_layer", -1)
-    return int(layer % (model.config.vision_config.num_hidden_layers + 1))
 
 
 def _project(model: Any, features: Tensor) -> Tensor:
@@ -50,7 +45,7 @@ ADAPTER = Adapter(
     images=_images,
     tower_rows=_rows,
     projector_rows=_rows,
-    tower_depth=_tower_depth,
+    tower_depth=chosen_layers,
     project=_project,
     unique=unique_images("pixel_values"),
 )

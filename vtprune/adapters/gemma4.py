@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vtprune.adapters.rows import one_row_each
 from vtprune.adapters.sharing import unique_images
 from vtprune.core.adapter import Adapter, Modality, VisionCall, VisionInput
 
@@ -60,11 +61,6 @@ def _tower_rows(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> 
     return [torch.cat(rows[sum(lengths[:n]) : sum(lengths[: n + 1])]) for n in range(len(lengths))]
 
 
-def _projector_rows(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> list[Tensor]:
-    rows = torch.arange(sum(image.tokens for image in images))[:, None]
-    return list(rows.split([image.tokens for image in images]))
-
-
 def _project(model: Any, features: Tensor) -> Tensor:
     return model.base_model.embed_vision(features.squeeze(1))
 
@@ -88,7 +84,7 @@ ADAPTER = Adapter(
     placeholders={"image": "image_token_id", "video": "video_token_id"},
     images=_images,
     tower_rows=_tower_rows,
-    projector_rows=_projector_rows,
+    projector_rows=one_row_each,
     project=_project,
     unique=_unique,
 )

@@ -8,19 +8,8 @@ one another's images where it has several, and fails on videos; neither has to d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import torch
-from torch import Tensor
-
-from vtprune.adapters.qwen_like import packed, split
-from vtprune.core.adapter import VisionCall, VisionInput
-
-
-def _merger_rows(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> list[Tensor]:
-    return split(torch.arange(sum(image.tokens for image in images))[:, None], images)
-
+from vtprune.adapters.qwen_like import packed
+from vtprune.adapters.rows import one_row_each
 
 ADAPTER = packed(
     name="glm4v",
@@ -32,6 +21,6 @@ ADAPTER = packed(
         "GlmOcrForConditionalGeneration",
     ),
     placeholders={"image": "image_token_id"},
-    projector_rows=_merger_rows,
+    projector_rows=one_row_each,
     mergers=("visual.downsample",),
 )

@@ -12,7 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from vtprune.adapters.pixel_shuffle import shuffled_rows, square_crops, token_rows
+from vtprune.adapters.depth import chosen_layers
+from vtprune.adapters.pixel_shuffle import shuffled_rows, square_crops
+from vtprune.adapters.rows import one_row_each, project_row
 from vtprune.adapters.sharing import unique_images
 from vtprune.core.adapter import Adapter, VisionCall, VisionInput
 
@@ -31,15 +33,6 @@ def _tower_rows(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> 
     return shuffled_rows(images, _factor(model), first=1)
 
 
-def _tower_depth(model: Any) -> int:
-    layer = model.config.vision_feature_layer
-    return int(layer % (model.config.vision_config.num_hidden_layers + 1))
-
-
-def _project(model: Any, features: Tensor) -> Tensor:
-    return model.base_model.multi_modal_projector(features.squeeze(1))
-
-
 ADAPTER = Adapter(
     name="internvl",
     summary="InternVL 2.5, 3 and 3.5 (transformers format)",
@@ -52,9 +45,9 @@ ADAPTER = Adapter(
     placeholders={"image": "image_token_id"},
     images=_images,
     tower_rows=_tower_rows,
-    projector_rows=lambda model, call, images: token_rows(images),
-    tower_depth=_tower_depth,
-    project=_project,
+    projector_rows=one_row_each,
+    tower_depth=chosen_layers,
+    project=project_row,
     cls_row=lambda model: 0,
     unique=unique_images("pixel_values"),
 )

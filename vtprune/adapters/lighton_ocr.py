@@ -6,29 +6,18 @@ from typing import Any
 
 from torch import Tensor
 
-from vtprune.adapters.pixtral import packed_images, packed_rows, packed_windows, project_one_below_the_other
-from vtprune.adapters.sharing import unique_images
-from vtprune.core.adapter import Adapter
+from vtprune.adapters.pixtral_like import pixtral_like, project_one_below_the_other
 
 
 def _project(model: Any, features: Tensor) -> Tensor:
     return project_one_below_the_other(model, model.base_model.vision_projection, features)
 
 
-ADAPTER = Adapter(
+ADAPTER = pixtral_like(
     name="lighton_ocr",
     summary="LightOnOCR (Pixtral tower)",
     architectures=("LightOnOcrForConditionalGeneration",),
-    language_model="language_model",
     vision_tower="vision_encoder",
-    vision_layers="transformer.layers",
-    vision_attention="attention",
     projector="vision_projection",
-    placeholders={"image": "image_token_id"},
-    images=packed_images,
-    tower_rows=packed_rows,
-    projector_rows=packed_rows,
     project=_project,
-    windows=packed_windows,
-    unique=unique_images("pixel_values", "image_sizes"),
 )

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from vtprune.adapters import tiled
-from vtprune.adapters.clip_like import clip_like, grid, in_order, pixels, pooled
+from vtprune.adapters.clip_like import clip_like, grid, pixels, pooled
+from vtprune.adapters.rows import one_row_each
 from vtprune.core.adapter import VisionCall, VisionInput
 
 
@@ -34,7 +35,7 @@ def _patches(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> lis
 
 def _projected(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> list[Tensor]:
     """Videos are pooled before the projector, so that a row of its input is a token."""
-    return tiled.patches(model, call, images) if call.modality == "image" else in_order(model, call, images)
+    return tiled.patches(model, call, images) if call.modality == "image" else one_row_each(model, call, images)
 
 
 ADAPTER = clip_like(

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from vtprune.adapters.depth import whole_tower
-from vtprune.adapters.pixel_shuffle import shuffled_rows, square_crops, token_rows
+from vtprune.adapters.pixel_shuffle import shuffled_rows, square_crops
+from vtprune.adapters.rows import one_row_each
 from vtprune.adapters.sharing import unique_images
 from vtprune.core.adapter import Adapter, VisionCall, VisionInput
 from vtprune.core.errors import UnsupportedModeError
@@ -58,7 +59,7 @@ ADAPTER = Adapter(
     placeholders={"image": "image_token_id"},
     images=_images,
     tower_rows=_tower_rows,
-    projector_rows=lambda model, call, images: token_rows(images),
+    projector_rows=one_row_each,
     tower_depth=whole_tower,
     project=_project,
     unique=unique_images("pixel_values"),

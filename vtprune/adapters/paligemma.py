@@ -6,13 +6,12 @@ scores, which only the eager kernel computes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vtprune.adapters.depth import whole_tower
+from vtprune.adapters.rows import one_row_each, project_row
 from vtprune.adapters.sharing import unique_images
 from vtprune.core.adapter import Adapter, VisionCall, VisionInput
 
@@ -22,15 +21,6 @@ def _images(model: Any, call: VisionCall) -> list[VisionInput]:
     patch = model.config.vision_config.patch_size
     h, w = pixels.shape[-2] // patch, pixels.shape[-1] // patch
     return [VisionInput(h * w, (1, h, w), image, number) for number, image in enumerate(pixels)]
-
-
-def _rows(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> list[Tensor]:
-    rows = torch.arange(sum(image.tokens for image in images))[:, None]
-    return list(rows.split([image.tokens for image in images]))
-
-
-def _project(model: Any, features: Tensor) -> Tensor:
-    return model.base_model.multi_modal_projector(features.squeeze(1))
 
 
 ADAPTER = Adapter(
@@ -44,9 +34,9 @@ ADAPTER = Adapter(
     projector="multi_modal_projector",
     placeholders={"image": "image_token_id"},
     images=_images,
-    tower_rows=_rows,
-    projector_rows=_rows,
+    tower_rows=one_row_each,
+    projector_rows=one_row_each,
     tower_depth=whole_tower,
-    project=_project,
+    project=project_row,
     unique=unique_images("pixel_values"),
 )

@@ -34,9 +34,3 @@ def shuffled_rows(images: Sequence[VisionInput], factor: int, first: int = 0) ->
         rows.append(rearrange(patches, "(h a w b) -> (h w) (a b)", **sides))
         start += first + len(patches)
     return rows
-
-
-def token_rows(images: Sequence[VisionInput]) -> list[Tensor]:
-    """int64 ``[vision, 1]`` for each crop, where one row of a sequence is one token."""
-    counts = [image.tokens for image in images]
-    return list(torch.arange(sum(counts))[:, None].split(counts))

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vtprune.adapters.qwen_like import frames, packed, rectangles, split
+from vtprune.adapters.qwen_like import frames, packed, rectangles
+from vtprune.adapters.rows import one_row_each
 from vtprune.core.adapter import VisionCall, VisionInput
 
 
@@ -34,10 +35,6 @@ def _tower_rows(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> 
     return rows
 
 
-def _projector_rows(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> list[Tensor]:
-    return split(torch.arange(sum(image.tokens for image in images))[:, None], images)
-
-
 def _project(model: Any, features: Tensor) -> Tensor:
     return model.base_model.projector(features.squeeze(1))
 
@@ -56,7 +53,7 @@ ADAPTER = packed(
     projector="projector",
     images=_images,
     tower_rows=_tower_rows,
-    projector_rows=_projector_rows,
+    projector_rows=one_row_each,
     project=_project,
     windows=_windows,
     unique=None,

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from vtprune.adapters import clip_like
+from vtprune.adapters.rows import one_row_each
 from vtprune.core.adapter import VisionCall, VisionInput
 
 
@@ -24,11 +25,11 @@ def _images(model: Any, call: VisionCall) -> list[VisionInput]:
     return [VisionInput(len(video) * each, None, video, number) for number, video in enumerate(videos)]
 
 
-_images_in_tower = clip_like.in_tower(clip_like.in_order)
+_images_in_tower = clip_like.in_tower(one_row_each)
 
 
 def _tower_rows(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> list[Tensor]:
-    rows = _images_in_tower if call.modality == "image" else clip_like.in_order
+    rows = _images_in_tower if call.modality == "image" else one_row_each
     return rows(model, call, images)
 
 

@@ -140,12 +140,6 @@ class Parts:
         return len(self.layers)
 
     @property
-    def heads(self) -> tuple[int, int]:
-        """Number of query heads and of KV heads. Layers may differ in them: see ``vtprune.core.engine.layers``."""
-        config = self.language_model.config
-        return config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
-
-    @property
     def placeholder_ids(self) -> dict[Modality, int]:
         """Placeholder token id of each modality this model has."""
         config: Any = self.model.config

@@ -215,6 +215,11 @@ class Reducer(Component):
     """Which sites it can serve: ``hidden`` (vision.layers[i], vision.output, projector.output, llm.layers[i]) or
     ``kv``."""
 
+    @property
+    def merges(self) -> bool:
+        """Whether kept tokens may get new features: True for a class that defines ``merge``."""
+        return type(self).merge is not Reducer.merge
+
     def merge(self, features: Tensor, keep: Tensor, sizes: Tensor) -> Merged | None:
         """New features for the kept tokens, or None to leave them as they are (the default: the rest just goes).
 

@@ -41,6 +41,10 @@ class BudgetError(VtpruneError):
     """A budget that no allocation can meet."""
 
 
+class LoadError(VtpruneError):
+    """A model, device or picture that cannot be loaded."""
+
+
 class UnsupportedModelError(VtpruneError):
     """No adapter knows this model family."""
 
@@ -70,6 +74,12 @@ def bulleted(title: str, items: Iterable[str]) -> str:
     items = list(items)
     count = f" ({len(items)} problems)" if len(items) > 1 else ""
     return "\n".join([f"{title}{count}:", *(f"  - {item}" for item in items)])
+
+
+def first_line(error: BaseException) -> str:
+    """An error's type and the first line of its message, for a message or a log of one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -9,13 +9,12 @@ from typing import Any
 import yaml
 
 from vtprune.core.errors import RecipeError, did_you_mean
+from vtprune.core.registry import STAGE_KINDS
 
+RECIPE_FIELDS = ("schema_version", "name", "paper", "description", "replace", "stages")
 STAGE_FIELDS = (
     "site",
-    "scorer",
-    "allocator",
-    "selector",
-    "reducer",
+    *STAGE_KINDS,
     "positions",
     "budget",
     "scope",
@@ -63,6 +62,9 @@ def _steps(path: str, data: Mapping[str, Any]) -> list[str]:
         if count != 1:
             raise ValueError(f"the recipe has {count} stages; say which one, e.g. stages.0.{'.'.join(steps)}")
         return ["stages", "0", *steps]
+    if steps[0] not in RECIPE_FIELDS and steps[0] not in data:
+        hint = did_you_mean(steps[0], (*RECIPE_FIELDS, *STAGE_FIELDS))
+        raise ValueError(f"unknown field {steps[0]!r}.{hint}")
     return steps
 
 
@@ -86,6 +88,6 @@ def _set(node: Any, steps: list[str], value: Any) -> None:
             return
         if isinstance(node[key], tuple):
             node[key] = list(node[key])
-        if isinstance(node[key], str) and steps[depth] in ("scorer", "allocator", "selector", "reducer"):
+        if isinstance(node[key], str) and steps[depth] in STAGE_KINDS:
             node[key] = {"name": node[key]}
         node = node[key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,8 +18,9 @@ from vtprune.core.budget import Budget
 from vtprune.core.errors import PluginError, RecipeError, UnknownNameError, did_you_mean
 from vtprune.core.overrides import apply_overrides
 from vtprune.core.plugins import registry
+from vtprune.core.registry import STAGE_KINDS
 from vtprune.core.site import Site
-from vtprune.core.spec import AllocatorSpec, ReducerSpec, ScorerSpec, SelectorSpec, build, faults, plain, sentences
+from vtprune.core.spec import AllocatorSpec, ReducerSpec, ScorerSpec, SelectorSpec, build, located, plain, sentences
 
 SCHEMA: Literal[1] = 1
 
@@ -69,7 +70,7 @@ class Stage(BaseModel):
 
     def _problems(self) -> list[str]:
         found = []
-        name = {kind: build_name(kind, getattr(self, kind)) for kind in ("scorer", "allocator", "selector", "reducer")}
+        name = {kind: build_name(kind, getattr(self, kind)) for kind in STAGE_KINDS}
         if self.scorer is None and self.selector.uses_scores:
             found.append(f"selector {name['selector']!r} ranks by score, so the stage needs a scorer")
         if self.scorer is not None and not self.selector.uses_scores:
@@ -93,6 +94,11 @@ class Stage(BaseModel):
         if place not in self.reducer.sites:
             fitting = "evict_kv" if place == "kv" else "drop, merge"
             found.append(f"reducer {name['reducer']!r} cannot serve {self.site}; use {fitting}")
+        elif place == "kv" and self.reducer.merges:
+            found.append(
+                f"reducer {name['reducer']!r} merges, but at a .kv site nothing is merged; use evict_kv, and take 'kv' "
+                f"out of its `sites`"
+            )
         if place == "kv" and self.positions == "reindex":
             found.append("positions: reindex is not possible at a .kv site, whose keys are already rotated")
         return found
@@ -175,7 +181,7 @@ class Recipe(BaseModel):
             return cls.parse(recipe.to_dict(), recipe.name, **overrides) if overrides else recipe
         if isinstance(recipe, Mapping):
             return cls.parse(recipe, "recipe", **overrides)
-        return cls.parse(_read(recipe), str(recipe), **overrides)
+        return cls.parse(read(recipe), str(recipe), **overrides)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data with every default filled in; `Recipe.parse` gives an equal recipe back.
@@ -190,14 +196,16 @@ class Recipe(BaseModel):
 
     @property
     def hash(self) -> str:
-        """sha256 (hex) of the normalised stages: equal for recipes that do the same."""
+        """sha256 (hex) of what acts: the schema's version, the normalised stages, and the adapters that ``replace``
+        names. Equal for recipes that do the same; name, description and the like do not count."""
         acting = {key: value for key, value in self.to_dict().items() if key in ("schema_version", "stages")}
         if chosen := substitution.adapters(self.replace):
             acting["adapters"] = chosen
         return hashlib.sha256(json.dumps(acting, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _read(recipe: str | Path) -> Any:
+def read(recipe: str | Path) -> Any:
+    """A registered recipe or a YAML file as data, not validated; raises as `Recipe.load` does."""
     path = Path(recipe)
     if recipe in registry().names("recipe"):
         text, source = _registered(str(recipe))
@@ -229,22 +237,11 @@ def _registered(name: str) -> tuple[str, str]:
 
 def _problems(error: ValidationError) -> list[str]:
     """Pydantic's faults as sentences that start with the place in the recipe."""
-    found: list[str] = []
-    for fault in faults(error):
-        loc = [part for part in fault["loc"] if part not in ("function-plain", "function-before")]
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
-        if fault["type"] == "extra_forbidden":
-            model: type[BaseModel] = Recipe if len(loc) == 1 else Stage if len(loc) == 3 else Budget
-            parent = where.rpartition(".")[0] or "the recipe"
-            found.append(f"{parent}: unknown field {loc[-1]!r}.{did_you_mean(str(loc[-1]), model.model_fields)}")
-        elif fault["type"] == "missing":
-            found.append(f"{where}: missing")
-        elif fault["type"] == "value_error":
-            place = f"{where}: " if where else ""
-            found.extend(f"{place}{line}" for line in str(fault["ctx"]["error"]).split("\n"))
-        else:
-            found.append(f"{where}: {fault['msg']} (got {fault['input']!r})")
-    return found
+
+    def owner(place: Sequence[int | str]) -> type[BaseModel]:
+        return Recipe if not place else Stage if len(place) == 2 else Budget
+
+    return [f"{place}: {text}" if place else text for place, text in located(error, "the recipe", owner)]
 
 
 __all__ = ["SCHEMA", "Recipe", "Stage", "sentences"]

@@ -21,6 +21,7 @@ from torch import nn
 from vtprune.core.adapter import Adapter, Modality
 from vtprune.core.engine.cost import CostModel, vision_flops
 from vtprune.core.engine.deepstack import METHOD as DEEPSTACK
+from vtprune.core.errors import first_line
 from vtprune.core.recognised_images import features_method, images, unread
 from vtprune.core.signals import KINDS
 
@@ -220,8 +221,9 @@ def _placeholders(model: Any, base: nn.Module) -> dict[Modality, str]:
 def _language_model(model: Any, base: nn.Module, found: dict[str, str], missing: list[str]) -> Any:
     try:
         decoder: Any = model.get_decoder()
-    except Exception:
-        decoder = None
+    except Exception as error:
+        missing.append(f"a language model: get_decoder() of {type(model).__name__} raised {first_line(error)}")
+        return None
     if decoder is model or decoder is base or not isinstance(decoder, nn.Module):
         missing.append("a language model apart from the rest (`language_model` or `text_model` of the base model)")
         return None

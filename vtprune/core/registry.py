@@ -17,6 +17,8 @@ from vtprune.core.errors import PluginError, UnknownNameError, did_you_mean
 
 Kind = Literal["scorer", "allocator", "selector", "reducer", "adapter", "recipe", "task"]
 KINDS: tuple[str, ...] = get_args(Kind)
+STAGE_KINDS = ("scorer", "allocator", "selector", "reducer")
+"""The kinds of components that make up a stage, in the order in which they act, and as its fields are called."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,8 @@ class Need:
 
 
 class Signals:
-    """The signals of a bucket of samples at one site. All tensors are detached, on one device, and not to be changed.
+    """The signals of a bucket of samples at one site. All tensors are detached and not to be changed; they are on one
+    device, but for `sample_seeds`, which is on the CPU.
 
     layouts: the prompt's layout of each sample.
     alive: int64 ``[batch, vision]``; for each surviving vision token its index among the sample's vision tokens in

@@ -6,10 +6,12 @@ registry, and write the concrete class's parameters (a field typed as the base c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Annotated, Any
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError
 from pydantic_core import ErrorDetails, PydanticSerializationError
 
@@ -44,10 +46,56 @@ def sentences(error: ValidationError, owner: str, fields: list[str]) -> list[str
         elif fault["type"] == "missing":
             found.append(f"{owner} needs the parameter {where!r}")
         else:
-            for line in fault["msg"].removeprefix("Value error, ").split("\n"):
+            for line in _said(fault).removeprefix("Value error, ").split("\n"):
                 seen = f" (got {fault['input']!r})" if fault["type"] != "value_error" else ""
                 found.append(f"{owner}{'.' + where if where else ''}: {line}{seen}")
     return found
+
+
+def _said(fault: ErrorDetails) -> str:
+    """Pydantic's message, in the words of a file where it has a type of Python."""
+    if fault["type"] not in ("tuple_type", "list_type"):
+        return fault["msg"]
+    try:
+        example = yaml.safe_dump([fault["input"]], default_flow_style=True, width=math.inf, sort_keys=False).strip()
+    except yaml.YAMLError:
+        example = f"[{fault['input']!r}]"
+    return f"expected a list, e.g. {example}"
+
+
+def located(
+    error: ValidationError, whole: str, owner: Callable[[Sequence[int | str]], type[BaseModel]]
+) -> Iterator[tuple[str, str]]:
+    """Pydantic's faults in data read from a file: for each a place (``stages[0].budget``, "" for the data as a whole)
+    and what is wrong there.
+
+    whole: what holds a field that is unknown at the top. owner: the model in which a field was unknown, by its place.
+    """
+    for fault in faults(error):
+        *parents, last = fault["loc"] or ("",)
+        inside = [part for part in parents if not _is_inner(part)]
+        if fault["type"] == "extra_forbidden":
+            yield (
+                _place(inside) or whole,
+                f"unknown field {last!r}.{did_you_mean(str(last), owner(inside).model_fields)}",
+            )
+            continue
+        where = _place([part for part in fault["loc"] if not _is_inner(part)])
+        if fault["type"] == "missing":
+            yield where, "missing"
+        elif fault["type"] == "value_error":
+            yield from ((where, line) for line in str(fault["ctx"]["error"]).split("\n"))
+        else:
+            yield where, f"{_said(fault)} (got {fault['input']!r})"
+
+
+def _is_inner(part: int | str) -> bool:
+    """Whether a part of a place stands for a validator or a choice of a union, which no file has."""
+    return str(part).startswith(("function-", "tuple[", "literal["))
+
+
+def _place(parts: Sequence[int | str]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
 
 
 def build(kind: str, spec: Any) -> Component:
@@ -55,7 +103,7 @@ def build(kind: str, spec: Any) -> Component:
 
     Raises ValueError; its message holds one problem a line.
     """
-    base = _KINDS[kind]
+    base = BASES[kind]
     if isinstance(spec, base):
         return spec
     if isinstance(spec, str):
@@ -112,7 +160,8 @@ def plain(model: BaseModel) -> dict[str, Any]:
 
 
 _as_it_is: ContextVar[bool] = ContextVar("as_it_is", default=False)
-_KINDS: Mapping[str, type[Component]] = {**COMPONENT_KINDS, "task": Task}
+BASES: Mapping[str, type[Component]] = {**COMPONENT_KINDS, "task": Task}
+"""The base class of each kind of component, those of a stage and tasks."""
 ScorerSpec = Annotated[Scorer, BeforeValidator(lambda spec: build("scorer", spec)), PlainSerializer(dump)]
 AllocatorSpec = Annotated[Allocator, BeforeValidator(lambda spec: build("allocator", spec)), PlainSerializer(dump)]
 SelectorSpec = Annotated[Selector, BeforeValidator(lambda spec: build("selector", spec)), PlainSerializer(dump)]

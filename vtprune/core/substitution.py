@@ -13,8 +13,7 @@ from typing import Any
 
 from vtprune.core.errors import did_you_mean
 from vtprune.core.plugins import registry
-
-REPLACEABLE = ("scorer", "allocator", "selector", "reducer")
+from vtprune.core.registry import STAGE_KINDS
 
 
 @dataclass
@@ -59,7 +58,7 @@ def problems(names: Mapping[str, str], met: set[str]) -> Iterator[str]:
     met: names that the stages hold after, or held before, they were read. Adapters need not be met: it is the model
     that decides which one would be in force.
     """
-    known = {kind: registry().names(kind) for kind in (*REPLACEABLE, "adapter")}
+    known = {kind: registry().names(kind) for kind in (*STAGE_KINDS, "adapter")}
     everything = sorted({name for names in known.values() for name in names})
     for old, new in names.items():
         if new not in everything:

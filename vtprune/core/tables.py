@@ -13,6 +13,7 @@ from rich.text import Text
 
 from vtprune.core.errors import UnknownNameError
 from vtprune.core.recipe import build_name
+from vtprune.core.registry import STAGE_KINDS
 
 if TYPE_CHECKING:
     from vtprune.core.recipe import Stage
@@ -84,8 +85,7 @@ def _stages(report: Report) -> Table:
 
 def method(stage: Stage) -> str:
     """``attention > uniform > top_k > drop``; a stage without a scorer starts with its allocator."""
-    kinds = ("scorer", "allocator", "selector", "reducer")
-    return " > ".join(build_name(kind, part) for kind in kinds if (part := getattr(stage, kind)) is not None)
+    return " > ".join(build_name(kind, part) for kind in STAGE_KINDS if (part := getattr(stage, kind)) is not None)
 
 
 def spread(counts: list[int]) -> str:

@@ -24,13 +24,14 @@ class Programme:
     """One sample as a stage finds it.
 
     original: vision tokens in the prompt; text: all other tokens.
-    entering: per decoder layer, the vision tokens it holds if this stage did nothing (earlier stages applied).
+    entering: per decoder layer, the vision tokens it holds if this stage did nothing (earlier stages applied); in the
+        cache, where KV heads may hold different numbers, their exact mean. Whole numbers for a ``flops_ratio``.
     layers: the stage's layers; is_kv: whether it evicts from the cache rather than dropping hidden states.
     """
 
     original: int
     text: int
-    entering: tuple[int, ...]
+    entering: tuple[int | Fraction, ...]
     layers: tuple[int, ...]
     is_kv: bool
     cost: Cost
@@ -86,13 +87,13 @@ def _mean_tokens(budget: Budget, programme: Programme, total: Fraction, unit: st
     if 0 <= total - held <= most:
         return (total - held) / len(governed)
     depth, rest = len(programme.entering), len(governed)
-    low, high = Fraction(held, depth), Fraction(held + most, depth)
+    low, high = Fraction(held) / depth, Fraction(held + most) / depth
     if unit == "kv_bytes_ratio":
         full = programme.text + programme.original
         low, high = ((bound + programme.text) / full for bound in (low, high))
     raise BudgetError(
         f"budget {budget} is out of reach: the {depth - rest} of {depth} layers that this stage does not govern hold "
-        f"{held} vision tokens in sum, so {unit} can lie between {float(low):.4g} and {float(high):.4g}"
+        f"{float(held):.10g} vision tokens in sum, so {unit} can lie between {float(low):.4g} and {float(high):.4g}"
     )
 
 
@@ -106,7 +107,7 @@ def _flops(budget: Budget, programme: Programme) -> Fraction:
     full = programme.cost.prefill_with([programme.original] * depth, programme.text)
 
     def ratio(count: int) -> Fraction:
-        held = [min(count, n) if layer in governed else n for layer, n in enumerate(programme.entering)]
+        held = [min(count, int(n)) if layer in governed else int(n) for layer, n in enumerate(programme.entering)]
         return Fraction(programme.cost.prefill_with(held, programme.text), full)
 
     count = largest_within(lambda k: ratio(k) <= budget.exact, 0, programme.original)

@@ -86,7 +86,7 @@ class Task(Component):
     def score(self, sample: Sample, answer: str) -> float:
         """How good an answer is, 0 to 1. Here: 1 if it equals a reference, but for case, runs of spaces and a closing
         full stop, else 0."""
-        return float(_plain(answer) in map(_plain, sample.references))
+        return exact(answer, sample.references)
 
     def fingerprint(self) -> str:
         """What the samples depend on beside the parameters (a file's hash, a data set's version); part of a result's
@@ -98,10 +98,20 @@ class Task(Component):
         looking at them. Answer it where the samples are many and looking at each is slow."""
         return None
 
+    def sample_count(self) -> int | None:
+        """How many samples there are; None if that is not known without looking at them. A plan shows it."""
+        return None
+
     def groups(self) -> Mapping[str, tuple[str, ...]]:
         """Named groups of sample types worth a column of their own; a group's score is the mean of its types'."""
         return {}
 
 
-def _plain(text: str) -> str:
+def exact(answer: str, references: Iterable[str]) -> float:
+    """1 if the answer equals a reference, but for case, runs of spaces and a closing full stop, else 0."""
+    return float(plain(answer) in map(plain, references))
+
+
+def plain(text: str) -> str:
+    """Lower case, single spaces, no closing full stop."""
     return " ".join(text.lower().split()).removesuffix(".").strip()

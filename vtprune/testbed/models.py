@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from vtprune.core.errors import UnknownNameError, did_you_mean
-from vtprune.loading import LoadError
+from vtprune.core.errors import LoadError, UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from vtprune.core.budget import Budget
 from vtprune.core.component import (
-    COMPONENT_KINDS,
     AllocationRequest,
     Allocator,
     Candidates,
@@ -31,11 +30,10 @@ from vtprune.core.component import (
 from vtprune.core.errors import VtpruneError
 from vtprune.core.layout import SampleLayout, Segment
 from vtprune.core.signals import Need, Signals
+from vtprune.core.spec import BASES
 from vtprune.core.task import Task
 from vtprune.testing.inputs.signals import DIM, KV_HEADS
 
-BASES: Mapping[str, type[Component]] = {**COMPONENT_KINDS, "task": Task}
-"""The base class of each kind of component."""
 HEADS, DEPTH = 4, 4
 GRIDS = ((1, 3, 4), (1, 2, 4))
 SIZES = tuple(t * h * w for t, h, w in GRIDS)

@@ -1,7 +1,8 @@
 """A slow reference for pruning: nothing is removed, attention masks hide the dropped tokens, positions are unchanged.
 
 Pruning a token physically and hiding its key from every query are the same function, so the pruned model must agree
-with this one. It shares no code with vtprune and works through the public arguments of decoder layers alone.
+with this one. It shares no code with vtprune's engine and works through the public arguments of decoder layers alone.
+From a layer without attention tokens are hidden by `vtprune.testing.recurrence`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from vtprune.testing.recurrence import Spliced
 
 
 class Greedy(NamedTuple):
@@ -41,11 +44,12 @@ class MaskedReference:
     itself; nobody sees its output.
 
     A layer that reads the keys and values of an earlier one (Gemma4) has none of its own: what is hidden from it is
-    what is hidden in that layer, and entries for itself mean nothing.
+    what is hidden in that layer, and entries for itself mean nothing. A layer without attention (a convolution, linear
+    attention) gets its input without the hidden tokens.
 
     Works with `DynamicCache`, sliding windows included, and with the sdpa and eager attention of transformers.
-    Raises ValueError on a layer the model lacks or that has no attention (a recurrence cannot be masked), and on masks
-    of the wrong dtype or rank.
+    Raises ValueError on a layer the model lacks, on one of `hide_kv` that has no keys and values, and on masks of the
+    wrong dtype or rank.
     """
 
     def __init__(
@@ -63,6 +67,9 @@ class MaskedReference:
     def __enter__(self) -> MaskedReference:
         named = self.hide.keys() | self.hide_kv.keys()
         for index in (index for index in range(len(self.layers)) if keys_of(self.layers, index) in named):
+            if not hasattr(self.layers[index], "self_attn"):
+                self._stack.enter_context(Spliced(self.layers[index], self.hide[index]))
+                continue
 
             def pre_hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], index: int = index) -> Any:
                 if keys_of(self.layers, index) == index:
@@ -80,8 +87,8 @@ class MaskedReference:
         for index, mask in masks.items():
             if not 0 <= index < len(self.layers):
                 raise ValueError(f"{name} names layer {index}; the model has layers 0 to {len(self.layers) - 1}")
-            if not hasattr(self.layers[index], "self_attn"):
-                raise ValueError(f"{name} names layer {index}, which has no attention to be masked")
+            if name == "hide_kv" and not hasattr(self.layers[index], "self_attn"):
+                raise ValueError(f"{name} names layer {index}, which has no attention, so no keys and values")
             if mask.dtype != torch.bool or mask.dim() != len(axes):
                 raise ValueError(
                     f"{name}[{index}] is {mask.dtype} of shape {tuple(mask.shape)}; "

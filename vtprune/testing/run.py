@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vtprune.core.component import COMPONENT_KINDS, Component
+from vtprune.core.component import Component
 from vtprune.core.errors import UnknownNameError, VtpruneError, bulleted, did_you_mean
 from vtprune.core.plugins import registry
+from vtprune.core.spec import BASES
 from vtprune.testing.checking import Check, Violation, all_checks, checks_for
 
-CHECKED = (*COMPONENT_KINDS, "task")
+CHECKED = tuple(BASES)
 PACKAGE = Path(__file__).resolve().parents[1]
 Status = Literal["passed", "failed", "not applicable", "expected failure", "unexpected pass"]
 

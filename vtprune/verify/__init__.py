@@ -6,6 +6,7 @@ compare    when two runs agree; masks, what a report says was removed, as masks 
 cells      which combinations there are, and how one is checked
 run        many cells, in several processes
 ledger     the results, one JSON file for each version of transformers
+folders    where ledgers lie: vtprune's, those of other packages, the user's own
 index      what the library looks up in them when a recipe is bound
 document   the tables of docs/verified.md
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Cell(NamedTuple):
     """One thing that is checked.
 
-    variant: a tiny model, by its name in `vtprune.testing.models.families.VARIANTS`, or ``module:function``.
+    variant: a tiny model, by its name in `vtprune.testing.models.families.VARIANTS`, by the registered name of another
+        package's adapter, or as ``module:function``.
     """
 
     variant: str
@@ -48,9 +49,11 @@ def crossed(subjects: Sequence[str] = (), modes: Sequence[str] = (), attention: 
 def maker(variant: str) -> Callable[[str], Tiny]:
     """What makes the tiny model of a variant for an attention implementation."""
     from vtprune.testing.models.families import VARIANTS
-    from vtprune.verify.external import load
+    from vtprune.verify.external import load, load_packaged, packaged
 
-    return VARIANTS[variant].make if variant in VARIANTS else load(variant)  # type: ignore[return-value]
+    if variant in VARIANTS:
+        return VARIANTS[variant].make  # type: ignore[return-value]
+    return load_packaged(variant) if variant in packaged() else load(variant)
 
 
 def verify(cell: Cell) -> Outcome:

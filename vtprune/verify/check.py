@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from torch import Tensor
-
 import vtprune
-from vtprune.core.errors import (
-    BindingError,
-    BudgetError,
-    NoVisionTokensError,
-    UnsupportedModeError,
-    UnsupportedModelError,
-)
 from vtprune.core.report import Report
-from vtprune.testing.models.tiny import Tiny
+from vtprune.testing.models.tiny import Tiny, forget_dialogue
 from vtprune.verify import dialogue
 from vtprune.verify.compare import (
     EFFECT,
@@ -28,17 +19,15 @@ from vtprune.verify.compare import (
     check_identical,
     distance,
     effect,
+    tolerance_of,
 )
 from vtprune.verify.masks import acted, reference, survivors
 from vtprune.verify.modes import parts
-from vtprune.verify.outcome import Outcome, Upstream, sentence
+from vtprune.verify.outcome import REFUSALS, Outcome, Upstream, let_refusals_through, sentence
 from vtprune.verify.plays import Play
 from vtprune.verify.prompts import NotApplicable
 from vtprune.verify.settings import Setting
 from vtprune.verify.subjects import Subject
-
-REFUSALS = (BindingError, BudgetError, NoVisionTokensError, UnsupportedModelError, UnsupportedModeError)
-"""Errors by which vtprune declines. Its other errors say that something is broken."""
 
 
 def check(tiny: Tiny, mode: str, subject: Subject) -> Outcome:
@@ -56,7 +45,7 @@ def check(tiny: Tiny, mode: str, subject: Subject) -> Outcome:
     except Exception as error:
         return Outcome("fail", f"while setting up: {sentence(error, named=True)}")
     finally:
-        forget(tiny.model)
+        forget_dialogue(tiny.model)
 
 
 _latest: tuple[Any, str, dict[int, Seen]] = (None, "", {})
@@ -68,12 +57,6 @@ def _known(model: Any, mode: str) -> dict[int, Seen]:
     if _latest[0] is not model or _latest[1] != mode:
         _latest = (model, mode, {})
     return _latest[2]
-
-
-def forget(model: Any) -> None:
-    """Reset what transformers notes in a Qwen-VL model between calls, the rope deltas of the latest prompt."""
-    if hasattr(model.base_model, "rope_deltas"):
-        model.base_model.rope_deltas = None
 
 
 def _outcome(run: Callable[[], None]) -> Outcome:
@@ -111,7 +94,7 @@ def _check_play(setting: Setting, play: Play, expected: Play, subject: Subject, 
     shows from the first decoding step on."""
     model, inputs, recipe = setting.model, setting.inputs, subject.recipe(setting.model)
     if subject.keep is not None:
-        with vtprune.prune(model, {"stages": subject.stages_that_keep_all()}) as run:
+        with vtprune.prune(model, {"stages": subject.stages_that_keep_all(model)}) as run:
             same = play(model, inputs)
         acted(first(run), everything=True)
         check_identical(same, plain, "keeping everything")
@@ -127,13 +110,13 @@ def _check_play(setting: Setting, play: Play, expected: Play, subject: Subject, 
     if pruned.logits is None and all(stage.site.kind == "kv" for stage in report.recipe.stages):
         check_identical(pruned, plain, "the prompt, of which a .kv stage must change nothing")
         return None
-    check_agree(pruned, masked, "against the masked reference", rows, setting.tolerance)
-    return effect(masked, plain, rows) > max(EFFECT, setting.tolerance)
+    tolerance = max(setting.tolerance, tolerance_of(model))
+    check_agree(pruned, masked, "against the masked reference", rows, tolerance)
+    return effect(masked, plain, rows) > max(EFFECT, tolerance)
 
 
 def masked_reference(model: Any, report: Report, tokens: int) -> AbstractContextManager[None]:
-    """The reference; raises NotApplicable where none exists: in layers that are no attention (a recurrence), and in
-    towers that it does not know."""
+    """The reference; raises NotApplicable where none exists: in towers that it does not know."""
     try:
         return reference(model, report, tokens)
     except ValueError as error:
@@ -150,10 +133,12 @@ def unpruned(setting: Setting, play: Play, expected: Play, subject: Subject) -> 
         plain = play(model, inputs)
         _check_copies(plain, len(inputs["input_ids"]))
         if play is not expected:
-            check_agree(plain, expected(model, inputs), "transformers without vtprune, against its own ordinary way")
+            ordinary = expected(model, inputs)
+            what = "transformers without vtprune, against its own ordinary way"
+            check_agree(plain, ordinary, what, tolerance=tolerance_of(model))
     except Exception as error:
         with vtprune.prune(model, subject.recipe(model)):
-            refusal(play, model, inputs)
+            let_refusals_through(lambda: play(model, inputs))
         raise Upstream(sentence(error, named=not isinstance(error, Disagreement))) from error
     return plain
 
@@ -166,16 +151,6 @@ def _check_copies(seen: Seen, samples: int) -> None:
     first = seen.logits[0].unflatten(0, (samples, -1))
     if (by := distance(first, first[:, :1].expand_as(first))) > TOLERANCE:
         raise Disagreement(f"transformers without vtprune: the copies of a sample differ at the first step by {by:.1e}")
-
-
-def refusal(play: Play, model: Any, inputs: Mapping[str, Tensor]) -> None:
-    """Let a refusal through, and nothing else: the unhooked model has failed already."""
-    try:
-        play(model, inputs)
-    except REFUSALS:
-        raise
-    except Exception:
-        return
 
 
 def first(run: vtprune.Run) -> Report:

@@ -14,9 +14,9 @@ import vtprune
 from vtprune.core.report import Report
 from vtprune.testing.models.tiny import Inputs, Tiny
 from vtprune.verify import plays
-from vtprune.verify.compare import EFFECT, Disagreement, Seen, check_agree, check_identical, effect
+from vtprune.verify.compare import EFFECT, Disagreement, Seen, check_agree, check_identical, effect, tolerance_of
 from vtprune.verify.masks import acted, reference
-from vtprune.verify.outcome import Upstream, sentence
+from vtprune.verify.outcome import Upstream, let_refusals_through, sentence
 from vtprune.verify.prompts import SHORT, NotApplicable
 from vtprune.verify.subjects import Subject
 
@@ -42,15 +42,16 @@ def check(tiny: Tiny, subject: Subject) -> None:
         raise
     except Exception as error:
         with vtprune.prune(model, recipe):
-            talk_or_refusal(model, first, second)
+            let_refusals_through(lambda: talk(model, first, second))
         raise Upstream(sentence(error, named=True)) from error
     try:
         at_once = plays.generate(model, whole, STEPS)
-        check_agree(plain.two, at_once, "transformers' second turn, against one prompt with both turns")
+        what = "transformers' second turn, against one prompt with both turns"
+        check_agree(plain.two, at_once, what, tolerance=tolerance_of(model))
     except Exception as error:
         raise Upstream(sentence(error, named=not isinstance(error, Disagreement))) from error
     if subject.keep is not None:
-        with vtprune.prune(model, {"stages": subject.stages_that_keep_all()}):
+        with vtprune.prune(model, {"stages": subject.stages_that_keep_all(model)}):
             same = talk(model, first, second)
         check_identical(same.one, plain.one, "keeping everything, first turn")
         check_identical(same.two, plain.two, "keeping everything, second turn")
@@ -62,24 +63,14 @@ def check(tiny: Tiny, subject: Subject) -> None:
     for report in reports:
         acted(report, everything=False)
     masked = under_masks(model, first, second, reports)
-    check_agree(pruned.one, masked.one, "first turn, against the masked reference")
-    check_agree(pruned.two, masked.two, "second turn, against the masked reference")
+    check_agree(pruned.one, masked.one, "first turn, against the masked reference", tolerance=tolerance_of(model))
+    check_agree(pruned.two, masked.two, "second turn, against the masked reference", tolerance=tolerance_of(model))
     if not effect(pruned.two, plain.two, None) > EFFECT:
         if getattr(model.config.get_text_config(), "sliding_window", None):
             raise NotApplicable(
                 "what is removed here does not show in the second turn: a sliding window hides it anyway"
             )
         raise Disagreement("removal changed nothing in the second turn")
-
-
-def talk_or_refusal(model: Any, first: Inputs, second: Inputs) -> None:
-    """Let what vtprune raises through, and nothing else: the unhooked model has failed already."""
-    try:
-        talk(model, first, second)
-    except vtprune.VtpruneError:
-        raise
-    except Exception:
-        return
 
 
 def talk(model: Any, first: Inputs, second: Inputs) -> Turns:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from vtprune.verify.cells import Cell, crossed
-from vtprune.verify.ledger import Ledger, version_key
+from vtprune.verify.folders import version_key
+from vtprune.verify.ledger import Ledger
 from vtprune.verify.modes import MODES
 from vtprune.verify.outcome import Outcome, Status
 from vtprune.verify.subjects import SITES, SUBJECTS

@@ -1,4 +1,4 @@
-"""Tiny models of other packages: ``--model module:function``."""
+"""Tiny models of other packages: ``--model module:function``, and ``--family`` of an adapter that names its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from vtprune.core.plugins import GROUP, registry
 from vtprune.verify.subjects import UnknownVerificationError
 
 if TYPE_CHECKING:
@@ -40,3 +41,22 @@ def load(target: str) -> Callable[[str], Tiny]:
         )
     made: Callable[[str], Tiny] = function
     return made
+
+
+def packaged() -> list[str]:
+    """The registered names of other packages' adapters."""
+    return [entry.name for entry in registry().entries("adapter") if entry.origin != GROUP]
+
+
+def load_packaged(family: str) -> Callable[[str], Tiny]:
+    """What makes the tiny model of another package's adapter (`Adapter.tiny`), as ``(attention) -> Tiny``.
+
+    Raises UnknownVerificationError if the adapter names none, UnknownNameError if there is no such adapter.
+    """
+    adapter = registry().load("adapter", family)
+    if not adapter.tiny:
+        raise UnknownVerificationError(
+            f"the adapter {family!r} names no tiny model: set its field `tiny` to 'module:function', or give a "
+            f"function that makes one as --model module:function"
+        )
+    return load(adapter.tiny)

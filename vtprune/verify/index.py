@@ -11,8 +11,12 @@ from functools import cache
 from importlib.metadata import version
 from typing import NamedTuple
 
-from vtprune.verify.ledger import SHIPPED, LedgerError, own_folder, read, stored, version_key
+from vtprune.verify.folders import folders, version_key
+from vtprune.verify.ledger import LedgerError
 from vtprune.verify.subjects import SUBJECTS
+
+RECOGNISED = "recognised:"
+"""How `vtprune.core.recognise` begins the names of adapters that it makes; importing it imports torch."""
 
 
 class UnverifiedWarning(UserWarning):
@@ -41,15 +45,15 @@ class Index(NamedTuple):
 
 @cache
 def index(wanted: str) -> Index:
-    """The index of a minor version (``"5.23"``), of shipped and own ledgers; read once per process, never an error."""
+    """The index of a minor version (``"5.23"``), of every ledger; read once per process, never an error."""
     passes: set[Combination] | None = None
     damaged: list[str] = []
-    for folder in (SHIPPED, own_folder()):
-        for transformers, path in stored(folder).items():
+    for folder in folders():
+        for transformers, path in folder.files().items():
             if minor(transformers) != wanted:
                 continue
             try:
-                ledger = read(path)
+                ledger = folder.read(path)
             except LedgerError as error:
                 damaged.append(str(error))
                 continue
@@ -86,7 +90,7 @@ def warn_unverified(family: str, kinds: Iterable[str], attention: str, model: st
         combination = Combination(family, kind, attention)
         if combination not in passes and combination not in _said:
             _said.add(combination)
-            _warn(_no_pass(combination, installed, model, passes))
+            _warn(_no_pass(combination, installed, model, passes, damaged))
 
 
 def _warn(message: str) -> None:
@@ -96,7 +100,7 @@ def _warn(message: str) -> None:
 def _no_ledger(installed: str, damaged: tuple[str, ...]) -> str:
     if damaged:
         return f"what was verified with transformers {installed} cannot be told: {'; '.join(damaged)}"
-    known = {minor(name) for folder in (SHIPPED, own_folder()) for name in stored(folder)}
+    known = {minor(name) for folder in folders() for name in folder.files()}
     near = sorted(known, key=lambda name: (_apart(name, installed), version_key(name)))[:2]
     others = f"the nearest versions with results are {' and '.join(near)}" if near else "no version has results"
     return (
@@ -110,18 +114,25 @@ def _apart(name: str, installed: str) -> int:
     return abs(1000 * (one[0] - other[0]) + one[1] - other[1])
 
 
-def _no_pass(combination: Combination, installed: str, model: str, passes: frozenset[Combination]) -> str:
+def _no_pass(
+    combination: Combination, installed: str, model: str, passes: frozenset[Combination], damaged: tuple[str, ...]
+) -> str:
     family, kind, attention = combination
     sites = " and ".join(subject.name for subject in SUBJECTS.values() if subject.kind == kind) or kind
     seen = f"pruning {model} (family {family}) at sites like {sites} under {attention} attention was not verified with"
-    families = {each.family for each in passes}
-    if family in families:
+    hint = ""
+    if any(each.family == family for each in passes):
         others = sorted({each.attention for each in passes if each.family == family and each.kind == kind})
         hint = f" (it was under {', '.join(others)})" if others else ""
         ask = f"`vtprune verify --family {family} --attention {attention}`"
-    elif "/" in family:
-        hint = ""
+    elif family.startswith(RECOGNISED):
         ask = "`vtprune verify --model module:function` with a function that makes a tiny model of it"
+    elif "/" in family:
+        ask = (
+            f"`vtprune verify --family {family}` (or, if its adapter names no tiny model, --model module:function with "
+            f"a function that makes one)"
+        )
     else:
-        hint, ask = "", f"`vtprune verify --family {family}`"
-    return f"{seen} transformers {installed}{hint}. It may be right; {ask} shows whether it is"
+        ask = f"`vtprune verify --family {family}`"
+    unread = f". Not read: {'; '.join(damaged)}" if damaged else ""
+    return f"{seen} transformers {installed}{hint}. It may be right; {ask} shows whether it is{unread}"

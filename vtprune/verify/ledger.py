@@ -1,21 +1,21 @@
-"""The ledger: what each cell came to, one JSON file for each version of transformers. Imports nothing heavy."""
+"""The ledger: what each cell came to, one JSON file for each version of transformers. Imports nothing heavy.
+
+`vtprune.verify.folders` knows where these files lie.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from vtprune.core.errors import VtpruneError, did_you_mean
+from vtprune.core.errors import VtpruneError
 from vtprune.verify.cells import Cell
 from vtprune.verify.outcome import Outcome
 
 FORMAT = 1
-SHIPPED: Final = Path(__file__).parent / "results"
-OWN_VARIABLE = "VTPRUNE_VERIFIED"
 
 
 class LedgerError(VtpruneError):
@@ -112,17 +112,6 @@ def _outcomes(modes: Mapping[str, str]) -> dict[str, Outcome]:
     return {mode: Outcome.parse(text) for mode, text in modes.items()}
 
 
-def own_folder() -> Path:
-    """Where this user's own results lie: the folder that the variable VTPRUNE_VERIFIED names, or one in the cache."""
-    named = os.environ.get(OWN_VARIABLE)
-    return Path(named) if named else Path.home() / ".cache" / "vtprune" / "verified"
-
-
-def file_name(transformers: str) -> str:
-    """The file of a version of transformers."""
-    return f"transformers-{transformers}.json"
-
-
 def read(path: Path) -> Ledger:
     """A ledger from its file; raises LedgerError if it is not there or damaged."""
     try:
@@ -137,39 +126,3 @@ def write(ledger: Ledger, path: Path) -> None:
     half = path.with_suffix(".part")
     half.write_text(ledger.to_json(), encoding="utf-8")
     half.replace(path)
-
-
-def stored(folder: Path = SHIPPED) -> dict[str, Path]:
-    """Version of transformers to file, oldest first."""
-    names = {
-        path.name.removeprefix("transformers-").removesuffix(".json"): path for path in folder.glob(file_name("*"))
-    }
-    return dict(sorted(names.items(), key=lambda item: version_key(item[0])))
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """For sorting: the numbers of a version."""
-    return tuple(int("".join(filter(str.isdigit, part)) or 0) for part in version.split("."))
-
-
-def find(transformers: str) -> Ledger:
-    """The shipped ledger of a version of transformers, with the user's own results on top.
-
-    Raises LedgerError that names the stored versions if there is none.
-    """
-    ledger: Ledger | None = None
-    for folder in (SHIPPED, own_folder()):
-        path = folder / file_name(transformers)
-        if path.is_file():
-            found = read(path)
-            if ledger is None:
-                ledger = found
-            else:
-                ledger.merge(found)
-    if ledger is None:
-        versions = [*stored(SHIPPED), *stored(own_folder())]
-        raise LedgerError(
-            f"nothing was verified with transformers {transformers}.{did_you_mean(transformers, set(versions))} Run "
-            f"vtprune verify with that version installed"
-        )
-    return ledger

@@ -47,8 +47,7 @@ def masks_of(report: Report, tokens: int, start: int = 0) -> tuple[Masks, Masks]
 def reference(model: PreTrainedModel, report: Report, tokens: int, start: int = 0) -> AbstractContextManager[None]:
     """The masked reference of what a report says was removed, in the tower and in the language model.
 
-    Raises ValueError, before it is entered, where masks cannot hide that: in layers without attention, and in towers
-    that the reference does not know.
+    Raises ValueError, before it is entered, where masks cannot hide that: in towers that the reference does not know.
     """
     masks = [MaskedReference(model, *masks_of(report, tokens, start))]
     if any(stage.site.is_tower for stage in report.recipe.stages):

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from vtprune.core.errors import BindingError
+from vtprune.core.errors import (
+    BindingError,
+    BudgetError,
+    NoVisionTokensError,
+    UnsupportedModeError,
+    UnsupportedModelError,
+)
 
 Status = Literal["pass", "refused", "upstream", "absent", "fail"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 LONGEST = 400
+REFUSALS = (BindingError, BudgetError, NoVisionTokensError, UnsupportedModelError, UnsupportedModeError)
+"""Errors by which vtprune declines. Its other errors say that something is broken."""
 
 
 @dataclass(frozen=True)
@@ -47,3 +56,13 @@ def sentence(error: BaseException, named: bool) -> str:
     text = re.sub(r"0x[0-9a-f]+", "0x", " ".join(text.split())).strip()
     text = f"{type(error).__name__}: {text}" if named else text
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def let_refusals_through(call: Callable[[], object]) -> None:
+    """Raise what vtprune declines with, and nothing else: the unhooked model has failed already."""
+    try:
+        call()
+    except REFUSALS:
+        raise
+    except Exception:
+        return

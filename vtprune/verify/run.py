@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
 
+from vtprune.loading import quiet
 from vtprune.verify.cells import ATTENTIONS, Cell, Group, crossed, verify
 from vtprune.verify.ledger import Block, Ledger
 from vtprune.verify.outcome import Outcome
@@ -37,27 +37,31 @@ def plan(
 
 def families(named: Sequence[str]) -> list[str]:
     """The variants of the families (or the variants) named, of those whose model class the installed transformers has;
-    all of them if nothing is named.
+    all of vtprune's own if nothing is named. Another package's family is named as its adapter is registered.
 
-    Raises UnknownVerificationError with the nearest names for an unknown one, or one that transformers lacks.
+    Raises UnknownVerificationError with the nearest names for an unknown one, or one that transformers lacks or that
+    has no tiny model.
     """
     from vtprune.core.errors import did_you_mean
     from vtprune.testing.models.families import VARIANTS
+    from vtprune.verify.external import load_packaged, packaged
 
     found: list[str] = []
     for name in named:
+        if name in packaged():
+            load_packaged(name)
+            found.append(name)
+            continue
         own = [key for key, each in VARIANTS.items() if name in (key, each.family)]
         if not own:
-            known = {*VARIANTS, *(each.family for each in VARIANTS.values())}
+            known = {*VARIANTS, *(each.family for each in VARIANTS.values()), *packaged()}
             raise UnknownVerificationError(f"no family {name!r} has a tiny model.{did_you_mean(name, known)}")
         here = [key for key in own if VARIANTS[key].available]
         if not here:
             lacking = VARIANTS[own[0]].architecture
             raise UnknownVerificationError(f"transformers {version('transformers')} has no {lacking}")
         found += here
-    return (
-        found or [key for key, each in VARIANTS.items() if each.available] if not named else list(dict.fromkeys(found))
-    )
+    return list(dict.fromkeys(found)) if named else [key for key, each in VARIANTS.items() if each.available]
 
 
 def run(groups: Iterable[Group], workers: int = 1) -> Iterator[Result]:
@@ -89,16 +93,8 @@ def family_of(variant: str) -> str:
 
 def run_group(group: Group) -> list[Result]:
     """Every cell of one group, quietly: what transformers and torch say of their own deprecations is not about it."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return [(cell, verify(cell)) for cell in group.cells()]
-    finally:
-        logging.set_verbosity(verbosity)
+    with quiet():
+        return [(cell, verify(cell)) for cell in group.cells()]
 
 
 def _here(groups: Iterable[Group]) -> Iterator[Result]:

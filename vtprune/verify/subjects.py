@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vtprune.core.errors import VtpruneError, did_you_mean
+
+if TYPE_CHECKING:
+    from vtprune.core.engine.layers import LayerKind
 
 HALF_BY_CHANCE = {"scorer": "random", "selector": {"name": "threshold", "value": 1.0, "relative": "mean"}}
 """About half of the tokens, another number in each sample: random scores above their mean."""
@@ -41,7 +44,7 @@ class Subject:
         """What `vtprune.prune` is given: the method's name, or the stage that removes about half, unevenly."""
         if self.drop is None:
             return self.name
-        stage = {"site": self.name, **self.drop}
+        stage = {"site": self.name, **(self.drop if self._readable(model) else HALF_BY_CHANCE)}
         if self.per_head:
             one, two = kv_heads(model, 1), kv_heads(model, 2)
             heads = one if one == two else 1  # a table holds shares for one number of heads: then one for each layer
@@ -49,10 +52,16 @@ class Subject:
             stage["allocator"] = {"name": "schedule", "shape": "table", "table": shares}
         return {"stages": [stage]}
 
-    def stages_that_keep_all(self) -> list[dict[str, Any]]:
+    def stages_that_keep_all(self, model: Any) -> list[dict[str, Any]]:
         """The same site, with a budget of everything."""
         assert self.keep is not None
-        return [{"site": self.name, **self.keep, "budget": 1.0}]
+        fields = self.keep if self._readable(model) else {"scorer": "random"}
+        return [{"site": self.name, **fields, "budget": 1.0}]
+
+    def _readable(self, model: Any) -> bool:
+        """Whether there is attention to read before the site: a first decoder layer may be none, and where tokens are
+        dropped then, they are drawn."""
+        return self.kind != "llm" or _kinds(model)[0].attention is not None
 
 
 def uneven(heads: int, rising: bool) -> list[float] | float:
@@ -65,10 +74,14 @@ def uneven(heads: int, rising: bool) -> list[float] | float:
 
 def kv_heads(model: Any, layer: int) -> int:
     """KV heads of a decoder layer; 1 if it has no attention, which is for binding to refuse."""
+    return max(1, _kinds(model)[layer].kv_heads)
+
+
+def _kinds(model: Any) -> tuple[LayerKind, ...]:
     from vtprune.core.engine.layers import layer_kinds
     from vtprune.core.lookup import locate
 
-    return max(1, layer_kinds(locate(model))[layer].kv_heads)
+    return layer_kinds(locate(model))
 
 
 _BY_CHANCE: dict[str, Any] = {"drop": HALF_BY_CHANCE, "keep": {"scorer": "random"}}
@@ -78,6 +91,7 @@ SITES: tuple[Subject, ...] = (
     Subject("projector.output", "projector", **_BY_CHANCE),
     Subject("llm.layers[1]", "llm", BY_ATTENTION, {"scorer": "attention"}, full=True),
     Subject("llm.layers[0].kv", "kv", BY_ATTENTION, {"scorer": "attention"}),
+    Subject("llm.layers[1].kv", "kv", BY_ATTENTION, {"scorer": "attention"}),
     Subject("llm.layers[1:3].kv", "kv", {"scorer": PER_HEAD}, {"scorer": PER_HEAD}, per_head=True, full=True),
 )
 METHODS: tuple[Subject, ...] = tuple(Subject(name, "method") for name in ("plphp", "greedyprune", "fastv", "divprune"))

@@ -16,8 +16,9 @@ from vtprune.adapters import clip_like, qwen_like
 from vtprune.adapters.internvl import ADAPTER as INTERNVL
 from vtprune.adapters.llava import ADAPTER as LLAVA
 from vtprune.adapters.llava_next import ADAPTER as LLAVA_NEXT
-from vtprune.adapters.pixtral_12b import ADAPTER as PIXTRAL
+from vtprune.adapters.pixtral import ADAPTER as PIXTRAL
 from vtprune.adapters.qwen2_5_vl import ADAPTER as QWEN
+from vtprune.adapters.rows import one_row_each
 from vtprune.core.adapter import Adapter, VisionCall, VisionInput
 
 Images = Callable[[Any, VisionCall], list[VisionInput]]
@@ -112,7 +113,7 @@ def half_of_each(model: Any, call: VisionCall, images: Sequence[VisionInput]) ->
 
 
 def upside_down(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> list[Tensor]:
-    return [rows.flip(0) for rows in clip_like.in_order(model, call, images)]
+    return [rows.flip(0) for rows in one_row_each(model, call, images)]
 
 
 def windows_without_cls(model: Any, call: VisionCall, images: Sequence[VisionInput]) -> list[list[int]]:
@@ -195,7 +196,7 @@ BROKEN: dict[str, list[Broken]] = {
         ),
     ],
     "adapter_tower_rows_are_those_that_matter": [
-        llava("`tower_rows`", "CLS", tower_rows=clip_like.in_order),
+        llava("`tower_rows`", "CLS", tower_rows=one_row_each),
         qwen("`tower_rows`", "windows", tower_rows=qwen_like.unit_rows),
         Broken("internvl", replace(INTERNVL, tower_rows=half_of_each), ("`tower_rows`",)),
     ],

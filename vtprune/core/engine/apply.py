@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -12,12 +13,11 @@ from vtprune.core.adapter import Parts
 from vtprune.core.component import Reducer
 from vtprune.core.engine.decide import Choice, Context, decide
 from vtprune.core.engine.flow import Flow
+from vtprune.core.engine.images import ImageRecord
 from vtprune.core.engine.plan import BoundStage
 from vtprune.core.engine.recorder import Recorder
-from vtprune.core.engine.vision import ImageRecord
+from vtprune.core.engine.steps import Step
 from vtprune.core.errors import UnsupportedModeError
-
-Step = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,7 @@ def removed(flow: Flow, layer: int, kept: list[Tensor], rotary: Tensor | None, s
     if rotary is not None:
         flow.reindex(rotary, shift)
     for sample, tokens in enumerate(kept):
-        for held in (flow.entering[sample], flow.cached[sample]):
-            held[layer:] = [len(tokens)] * (len(held) - layer)
+        flow.holds(sample, layer, len(tokens))
     return lambda states: states.gather(1, columns.to(states.device)[..., None].expand(-1, -1, states.shape[-1]))
 
 
@@ -102,7 +101,7 @@ def _merge_step(
     site: Site, reducer: Reducer, choices: list[Choice]
 ) -> Callable[[Tensor, Tensor | None], Tensor] | None:
     """The reducer's edit of the kept tokens: ``(hidden states, sizes to fill in or None) -> hidden states``."""
-    if type(reducer).merge is Reducer.merge:
+    if not reducer.merges:
         return None
     flow, parts = site.flow, site.parts
     if flow.sizes is None:
@@ -178,8 +177,7 @@ def plan_eviction(site: Site, flash: bool) -> Eviction | None:
     choices = decide(site.bound, site.layer, flow, site.context)
     kept = _kept(site, choices)
     for sample, rows in enumerate(kept):
-        mean = sum(map(len, rows)) / len(rows)
-        flow.cached[sample][site.layer] = round(mean)
+        flow.cached[sample][site.layer] = Fraction(sum(map(len, rows)), len(rows))
     if all(len(row) == len(flow.alive[sample]) for sample, rows in enumerate(kept) for row in rows):
         return None
     if flash and any(len({len(row) for row in rows}) > 1 for rows in kept):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
+from vtprune.core.engine.replacing import replaced
 from vtprune.core.errors import UnsupportedModeError
 
 PREFIX = "vtprune_"
@@ -148,18 +149,9 @@ def probing(config: Any, asked_by_name: bool = False) -> Iterator[Callable[[bool
             masks.pop(alias, None)
 
 
-@contextmanager
-def tapped(module: nn.Module, tap: Tap) -> Iterator[None]:
+def tapped(module: nn.Module, tap: Tap) -> AbstractContextManager[None]:
     """Let ``tap`` see the attention calls of ``module``."""
-    before = module.__dict__.get(TAP)
-    module.__dict__[TAP] = tap
-    try:
-        yield
-    finally:
-        if before is None:
-            module.__dict__.pop(TAP, None)
-        else:
-            module.__dict__[TAP] = before
+    return replaced(module, TAP, tap)
 
 
 def attention_rows(

@@ -266,19 +266,10 @@ class PrunedLayer(DynamicLayer):
         return torch.cat([keys, self.keys], dim=-2), torch.cat([values, self.values], dim=-2)
 
     def _remember(self, key_states: Tensor, announced: tuple[Tensor, Tensor, bool, int]) -> None:
-        positions, valid, all_valid = (*(t.to(key_states.device) for t in announced[:2]), announced[2])
-        if self._known is None and not self.stored:
-            self._known = Slots(positions, valid, all_valid)
-            return
-        batch, heads = key_states.shape[:2]
-        before = self.slots(batch, key_states.device)
-        if before.per_head:
-            positions, valid = (t[:, None].expand(batch, heads, -1) for t in (positions, valid))
-        self._known = Slots(
-            torch.cat([before.positions, positions], -1),
-            torch.cat([before.valid, valid], -1),
-            before.all_valid and all_valid,
-        )
+        positions, valid = (tensor.to(key_states.device) for tensor in announced[:2])
+        new = Slots(positions, valid, announced[2])
+        first = self._known is None and not self.stored
+        self._known = new if first else self.slots(key_states.shape[0], key_states.device).followed_by(new)
 
     def _choose(self, choose: Callable[[Tensor], Tensor]) -> None:
         if not self.is_initialized or self.cumulative_length == 0:
@@ -321,6 +312,13 @@ def adopt(cache: Any, depth: int) -> None:
                 f"layer {index} of the cache is a {type(layer).__name__}, which cannot be pruned; use the default "
                 f"dynamic cache (leave cache_implementation unset)"
             )
+
+
+def window_within(cache: DynamicCache, length: int) -> tuple[int, int] | None:
+    """The first layer whose sliding window forgets part of ``length`` logical tokens, and that window; None if none
+    does."""
+    windows = ((index, getattr(layer, "sliding_window", None)) for index, layer in enumerate(cache.layers))
+    return next(((index, window) for index, window in windows if window is not None and window <= length), None)
 
 
 def _converted(layer: Any) -> PrunedLayer:

@@ -26,6 +26,7 @@ from math import prod
 import torch
 from torch import nn
 
+from vtprune.core.engine.heads import head_dim_of, kv_heads_of, own_head_dim, query_heads_of
 from vtprune.core.errors import UnsupportedModelError
 
 
@@ -77,8 +78,8 @@ class CostModel:
             if module is None or getattr(module, "is_kv_shared_layer", False):
                 layers.append(LayerCost(linear, 0 if module is None else _pair_flops(module), 0, 0))
                 continue
-            kv_bytes = 2 * _head_dim(module) * dtype.itemsize
-            layers.append(LayerCost(linear, _pair_flops(module), kv_bytes, _kv_heads(module)))
+            kv_bytes = 2 * head_dim_of(module) * dtype.itemsize
+            layers.append(LayerCost(linear, _pair_flops(module), kv_bytes, kv_heads_of(module)))
         return cls(tuple(layers), 0 if head is None else module_flops_per_token(head))
 
     @cached_property
@@ -196,7 +197,7 @@ def _own_flops(module: nn.Module, top_k: set[int]) -> int:
 
 
 def _attention_in(layer: nn.Module) -> nn.Module:
-    found = [module for module in layer.modules() if _own_head_dim(module) is not None]
+    found = [module for module in layer.modules() if own_head_dim(module) is not None]
     if len(found) != 1:
         raise UnsupportedModelError(
             f"{type(layer).__name__} holds {len(found)} modules with a `head_dim`; expected one attention module"
@@ -205,48 +206,7 @@ def _attention_in(layer: nn.Module) -> nn.Module:
 
 
 def _pair_flops(attention: nn.Module) -> int:
-    return 4 * _query_heads(attention) * _head_dim(attention)
-
-
-def _head_dim(attention: nn.Module) -> int:
-    own = _own_head_dim(attention)
-    return _first_int([(attention, "head_dim")], attention) if own is None else own
-
-
-def _own_head_dim(module: nn.Module) -> int | None:
-    """Of an attention module, which says so or (towers of SAM's kind) has fused projections; None for others."""
-    if isinstance(found := getattr(module, "head_dim", None), int):
-        return found
-    fused, heads = getattr(module, "qkv", None), getattr(module, "num_attention_heads", None)
-    return fused.out_features // 3 // heads if isinstance(fused, nn.Linear) and isinstance(heads, int) else None
-
-
-def _query_heads(attention: nn.Module) -> int:
-    """Heads by the width of the output projection: a gated query projection is wider than its heads."""
-    if isinstance(width := getattr(getattr(attention, "o_proj", None), "in_features", None), int):
-        return width // _head_dim(attention)
-    config = getattr(attention, "config", None)
-    places = [(where, name) for where in (attention, config) for name in ("num_heads", "num_attention_heads")]
-    return _first_int(places, attention)
-
-
-def _kv_heads(attention: nn.Module) -> int:
-    """Heads by the width of the key projection: it may differ from layer to layer where a config has one number."""
-    if isinstance(width := getattr(getattr(attention, "k_proj", None), "out_features", None), int):
-        return width // _head_dim(attention)
-    places = [(where, "num_key_value_heads") for where in (attention, getattr(attention, "config", None))]
-    return _first_int(places, attention)
-
-
-def _first_int(places: Sequence[tuple[object, str]], attention: nn.Module) -> int:
-    for where, name in places:
-        if isinstance(value := getattr(where, name, None), int):
-            return value
-    names = " or ".join(dict.fromkeys(f"`{name}`" for _, name in places))
-    raise UnsupportedModelError(
-        f"{type(attention).__name__} has no integer {names}, on itself or in its config; expected an attention module "
-        f"of the Hugging Face shape. It may be another module of the layer, or an attention with compressed heads"
-    )
+    return 4 * query_heads_of(attention) * head_dim_of(attention)
 
 
 def _require_one_each(name: str, given: Sequence[object], expected: int, axis: str = "layer") -> None:

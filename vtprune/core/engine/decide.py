@@ -7,7 +7,7 @@ is padded. Where everything is kept there is nothing to select.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -19,8 +19,8 @@ from vtprune.core.component import Allocation, AllocationRequest, Candidates
 from vtprune.core.engine.compiled import uncompilable
 from vtprune.core.engine.cost import CostModel
 from vtprune.core.engine.flow import Flow
+from vtprune.core.engine.images import ImageRecord
 from vtprune.core.engine.plan import LANGUAGE, BoundStage
-from vtprune.core.engine.vision import ImageRecord
 from vtprune.core.errors import BudgetError, ComponentError
 from vtprune.core.recipe import build_name
 from vtprune.core.signals import Need, Signals
@@ -55,7 +55,7 @@ class Context:
 def decide(bound: BoundStage, layer: int, flow: Flow, context: Context) -> list[Choice]:
     """One choice per sample, in batch order."""
     choices: list[Choice | None] = [None] * flow.batch
-    for samples in _buckets(bound, layer, flow, context):
+    for samples in _buckets(bound, flow, context):
         for sample, choice in zip(samples, _decide_bucket(bound, layer, flow, context, samples), strict=True):
             choices[sample] = choice
     return [choice for choice in choices if choice is not None]
@@ -80,19 +80,27 @@ def _target(bound: BoundStage, flow: Flow, context: Context, sample: int) -> Fra
     key = (bound.index, sample)
     if key not in flow.targets:
         text = int(flow.prompt[sample].sum()) - flow.layouts[sample].vision
-        entering = flow.cached[sample] if bound.is_kv else flow.entering[sample]
-        programme = Programme(
-            flow.layouts[sample].vision, text, tuple(entering), bound.layers, bound.is_kv, context.cost
-        )
+        in_bytes = budget.unit == "kv_bytes_ratio"
+        held: Sequence[int | Fraction] = flow.entering[sample]
+        if bound.is_kv or in_bytes:
+            held = flow.cached[sample]
+        programme = Programme(flow.layouts[sample].vision, text, tuple(held), bound.layers, bound.is_kv, context.cost)
+        who = f"stages[{bound.index}] ({bound.stage.site}), {flow.noun} {sample}"
+        if in_bytes and budget.value < 1 and flow.windowed is not None:
+            layer, window = flow.windowed
+            raise BudgetError(
+                f"{who}: budget {budget} cannot be resolved: layer {layer} caches no more than its window of {window} "
+                f"tokens, which the prompt exceeds, so what a token takes there depends on which ones stay; use "
+                f"keep_ratio or mean_tokens_over_layers"
+            )
         try:
             flow.targets[key] = resolve(budget, programme)
         except BudgetError as error:
-            who = f"stages[{bound.index}] ({bound.stage.site}), {flow.noun} {sample}"
             raise BudgetError(f"{who}: {error}") from None
     return flow.targets[key]
 
 
-def _buckets(bound: BoundStage, layer: int, flow: Flow, context: Context) -> list[list[int]]:
+def _buckets(bound: BoundStage, flow: Flow, context: Context) -> list[list[int]]:
     groups: dict[Any, list[int]] = defaultdict(list)
     for sample in range(flow.batch):
         groups[_segment_sizes(bound, flow, sample), _target(bound, flow, context, sample)].append(sample)

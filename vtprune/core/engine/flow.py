@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from vtprune.core.engine.images import ImageRecord
 from vtprune.core.engine.masks import Queries
 from vtprune.core.layout import SampleLayout
 from vtprune.core.signals import Need
-
-if TYPE_CHECKING:
-    from vtprune.core.engine.vision import ImageRecord
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,9 @@ class Flow:
         as long as nothing was dropped.
     index, valid: the compact problem, ``[batch, token]``; left-filled, so that every row ends together.
     sizes: float32 ``[batch, token]``, how many tokens each one stands for, once something was merged.
+    entering, cached: per sample and decoder layer, the vision tokens that enter it and those that its cache is left
+        with: the mean over its KV heads, exactly.
+    windowed: a layer and the size of its sliding window, if that forgets part of this prompt.
     """
 
     batch: int
@@ -76,7 +76,7 @@ class Flow:
     shift: Tensor | None = None
     alive: list[Tensor] = field(default_factory=list)
     entering: list[list[int]] = field(default_factory=list)
-    cached: list[list[int]] = field(default_factory=list)
+    cached: list[list[Fraction]] = field(default_factory=list)
     captured: dict[Need, Tensor] = field(default_factory=dict)
     frames: dict[int, Frame] = field(default_factory=dict)
     undisturbed: bool = False  # nothing to rewrite in a layer that is given no mask
@@ -86,6 +86,7 @@ class Flow:
     first: int = 0  # the new tokens before it were cut away by the model itself
     noun: str = "sample"  # what decides for itself: a sample, or an image inside the vision tower
     targets: dict[tuple[int, int], Fraction | None] = field(default_factory=dict)
+    windowed: tuple[int, int] | None = None
     _rows: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     _queries: dict[torch.device, Queries] = field(default_factory=dict)
     _moved: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -106,12 +107,17 @@ class Flow:
         self.layouts, self.records = layouts, records
         self.alive = [torch.arange(layout.vision) for layout in layouts]
         self.entering = [[layout.vision] * depth for layout in layouts]
-        self.cached = [[layout.vision] * depth for layout in layouts]
+        self.cached = [[Fraction(layout.vision)] * depth for layout in layouts]
         order = torch.arange(self.length, device=self.device)
         last = torch.where(self.prompt, order, -1).amax(1).tolist()
         self.ends_in_vision = [
             layout.vision > 0 and int(layout.positions[-1]) == end for layout, end in zip(layouts, last, strict=True)
         ]
+
+    def holds(self, sample: int, layer: int, tokens: int) -> None:
+        """Note that so many vision tokens of a sample enter a decoder layer and those after it."""
+        self.entering[sample][layer:] = [tokens] * (len(self.entering[sample]) - layer)
+        self.cached[sample][layer:] = [Fraction(tokens)] * (len(self.cached[sample]) - layer)
 
     def queries(self, device: torch.device | None = None) -> Queries:
         """The compact problem's rows, for mask rewriting; on ``device``, or the flow's own."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers.cache_utils import DynamicCache
 
-from vtprune.core.engine.apply import Site, Step, drop_hidden, plan_eviction
+from vtprune.core.engine.apply import Site, drop_hidden, plan_eviction
 from vtprune.core.engine.attention import (
     Tap,
     attention_rows,
@@ -32,7 +32,7 @@ from vtprune.core.engine.attention import (
     probing,
     tapped,
 )
-from vtprune.core.engine.cache import PrunedLayer, adopt, release
+from vtprune.core.engine.cache import PrunedLayer, adopt, release, window_within
 from vtprune.core.engine.compiled import forget_compiled
 from vtprune.core.engine.cost import CostModel
 from vtprune.core.engine.decide import Context
@@ -41,10 +41,11 @@ from vtprune.core.engine.devices import without_weights
 from vtprune.core.engine.drafts import attend
 from vtprune.core.engine.flow import Flow
 from vtprune.core.engine.layer_inputs import LayerArguments, LayerInputs
-from vtprune.core.engine.layers import store_of
+from vtprune.core.engine.layers import depth_fault, store_of
 from vtprune.core.engine.plan import BoundStage, Plan
 from vtprune.core.engine.prompt import Prompt, new_flow
 from vtprune.core.engine.recorder import Recorder
+from vtprune.core.engine.steps import Step, after
 from vtprune.core.engine.tower_exit import drop_what_is_gone, what_stages_did
 from vtprune.core.engine.tower_stage import TowerStages
 from vtprune.core.engine.vision import VisionLog
@@ -64,7 +65,7 @@ class Engine:
         self.cost = CostModel.of(parts.layers, parts.attention, parts.head, dtype)
         self.vision = VisionLog(parts, plan.vision_needs, plan.vision_features)
         self.tower = tuple(bound for bound in plan.stages if bound.is_tower)
-        self.vision.stages = TowerStages(parts, self.tower) if self.tower else None
+        self.vision.stages = TowerStages(parts, self.tower, plan.kv_heads) if self.tower else None
         self.prompt = Prompt(parts)
         self.vision.generating = lambda: self.prompt.generating
         self.recorder = Recorder(plan, self.cost)
@@ -187,6 +188,8 @@ class Engine:
                 f"the attention implementation was changed from {self._kernel!r} to {now!r} inside the with-block; "
                 f"leave it, change the implementation, and bind the recipe anew"
             )
+        if flow.prunable and (problem := depth_fault(self.parts)):
+            raise UnsupportedModeError(problem)
         if flow.prunable and (cache is None or checkpointing) and any(bound.is_kv for bound in self.plan.stages):
             raise UnsupportedModeError(
                 "a .kv stage prunes the KV cache, but the model runs without one (use_cache=False, or gradient "
@@ -208,6 +211,7 @@ class Engine:
                 f"they are evicted; generate without drafts"
             )
         if flow.prunable:
+            flow.windowed = None if cache is None else window_within(cache, past + flow.length)
             if self._probe is not None:
                 self._probe(True)
             flops, full = self.vision.flops, self.vision.flops_full
@@ -258,7 +262,7 @@ class Engine:
                 if self.tower and layer == 0:
                     shift = None if store is None else store.shift
                     steps.extend(drop_what_is_gone(flow, self.inputs.rotary, shift, self.tower))
-                    hidden = _replayed(hidden, steps)
+                    hidden = after(hidden, steps)
                 for bound in self.plan.at(layer, is_kv=False):
                     site = self._site(bound, layer, flow, hidden)
                     with self.recorder.timed(bound.index):
@@ -274,7 +278,7 @@ class Engine:
                 return None
             if module.training and getattr(module, "gradient_checkpointing", False):
                 of_this_forward = self._replay.setdefault(kwargs["position_embeddings"][0], {})
-                of_this_forward[layer] = (lambda start: _replayed(start, steps), changed)
+                of_this_forward[layer] = (lambda start: after(start, steps), changed)
             return changed.applied(hidden, args, kwargs)
 
         return starts
@@ -341,7 +345,7 @@ class Engine:
             lambda: self.prompt.seeds(flow),
             lambda sample: self.prompt.annotation(flow, sample),
             self.cost,
-            self.plan.kinds[layer].kv_heads or self.parts.heads[1],
+            self.plan.kinds[layer].kv_heads or self.plan.kv_heads,
         )
         return Site(bound, layer, flow, context, self.parts, self.recorder)
 
@@ -353,9 +357,3 @@ def _undisturbed(cache: Any) -> bool:
         for layer in cache.layers
         if isinstance(layer, PrunedLayer)
     )
-
-
-def _replayed(hidden: Tensor, steps: list[Step]) -> Tensor:
-    for step in steps:
-        hidden = step(hidden)
-    return hidden

@@ -191,16 +191,4 @@ def _keys(flow: Flow, store: PrunedLayer | None) -> Slots:
     before = None if store is None or not store.stored else store.slots(flow.batch, store.keys.device)
     queries = flow.queries(None if before is None else before.positions.device)
     slots = Slots(queries.positions, queries.valid, queries.all_valid)
-    return slots if before is None else _joined(before, slots)
-
-
-def _joined(before: Slots, new: Slots) -> Slots:
-    positions, valid = new.positions, new.valid
-    if before.per_head:
-        shape = (before.positions.shape[0], before.positions.shape[1], -1)
-        positions, valid = positions[:, None].expand(shape), valid[:, None].expand(shape)
-    return Slots(
-        torch.cat([before.positions, positions], -1),
-        torch.cat([before.valid, valid], -1),
-        before.all_valid and new.all_valid,
-    )
+    return slots if before is None else before.followed_by(slots)

@@ -19,6 +19,7 @@ from torch import nn
 
 from vtprune.core.adapter import Parts
 from vtprune.core.engine.cache import PrunedLayer
+from vtprune.core.engine.heads import head_dim_of, kv_heads_of, query_heads_of
 from vtprune.core.recipe import Stage
 
 
@@ -62,13 +63,32 @@ def layer_kinds(parts: Parts) -> tuple[LayerKind, ...]:
         if attention is None:
             kinds.append(LayerKind(layer, None, _mixer(module), None, 0, 1, 0, None))
             continue
-        groups = int(getattr(attention, "num_key_value_groups", 1))
-        heads = config.num_attention_heads // groups
+        heads = kv_heads_of(attention, config)
+        groups = query_heads_of(attention, config) // heads
         producer = _producer(parts.attention, layer)
-        width = heads * int(getattr(attention, "head_dim", 0)) if producer == layer else 0
+        width = heads * head_dim_of(attention) if producer == layer else 0
         name = type(attention).__name__
         kinds.append(LayerKind(layer, attention, name, producer, heads, groups, width, types[layer]))
     return tuple(kinds)
+
+
+def heads_in_words(parts: Parts) -> str:
+    """What ``vtprune inspect`` says of the heads; layers may differ in their number."""
+    kinds = [kind for kind in layer_kinds(parts) if kind.attention is not None]
+    query, kv = {kind.groups * kind.kv_heads for kind in kinds}, {kind.kv_heads for kind in kinds}
+    return f"{' or '.join(map(str, sorted(query)))} query heads and {' or '.join(map(str, sorted(kv)))} KV heads"
+
+
+def depth_fault(parts: Parts) -> str | None:
+    """Why some decoder layers may never run, or None: most models run as many as the text config says."""
+    said = getattr(parts.language_model.config, "num_hidden_layers", parts.depth)
+    if said >= parts.depth:
+        return None
+    return (
+        f"{type(parts.language_model).__name__} has {parts.depth} decoder layers, but num_hidden_layers is {said} in "
+        f"its config, so only the first {said} would run and a stage at a later one would do nothing; the likely cause "
+        f"is a config edited after the model was made. Set it to {parts.depth}, or cut the model's layers to {said}"
+    )
 
 
 def _mixer(layer: nn.Module) -> str:

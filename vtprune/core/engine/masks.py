@@ -39,6 +39,18 @@ class Slots:
         """Whether KV heads hold different tokens."""
         return self.positions.dim() == 3
 
+    def followed_by(self, new: Slots) -> Slots:
+        """These slots and then ``new`` ones ``[batch, slot]``, which every KV head holds."""
+        positions, valid = new.positions, new.valid
+        if self.per_head:
+            shape = (*self.positions.shape[:2], -1)
+            positions, valid = positions[:, None].expand(shape), valid[:, None].expand(shape)
+        return Slots(
+            torch.cat([self.positions, positions], -1),
+            torch.cat([self.valid, valid], -1),
+            self.all_valid and new.all_valid,
+        )
+
 
 def rewrite(
     mask: Tensor | None,

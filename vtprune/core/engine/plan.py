@@ -16,7 +16,7 @@ from torch import nn
 from vtprune.core.adapter import Parts
 from vtprune.core.engine import tower_faults
 from vtprune.core.engine.attention import check_implementation, implementation
-from vtprune.core.engine.layers import LayerKind, attention_fault, layer_kinds, site_faults
+from vtprune.core.engine.layers import LayerKind, attention_fault, depth_fault, layer_kinds, site_faults
 from vtprune.core.errors import BindingError
 from vtprune.core.lookup import locate
 from vtprune.core.recipe import Recipe, Stage, build_name
@@ -73,6 +73,11 @@ class Plan:
     vision_features: bool
     kinds: tuple[LayerKind, ...]
 
+    @property
+    def kv_heads(self) -> int:
+        """KV heads of the layer with most."""
+        return max(kind.kv_heads for kind in self.kinds)
+
     def at(self, layer: int, is_kv: bool) -> Iterator[BoundStage]:
         """The stages that act at a decoder layer, in recipe order."""
         return (b for b in self.stages if b.is_kv == is_kv and layer in b.layers and not b.is_tower)
@@ -95,6 +100,8 @@ def component_needs(stage: Stage) -> dict[str, frozenset[Need]]:
 def bind(recipe: Recipe, model: nn.Module) -> Plan:
     """Check a recipe against a model; raises UnsupportedModelError or BindingError (every problem at once)."""
     parts = locate(model, recipe.replace)
+    if problem := depth_fault(parts):
+        raise BindingError([problem], recipe.name, type(model).__name__)
     kinds = layer_kinds(parts)
     problems: list[str] = []
     captures: dict[int, dict[Need, int]] = defaultdict(dict)

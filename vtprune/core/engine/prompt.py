@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from vtprune.core.adapter import Modality, Parts
 from vtprune.core.engine.flow import Flow
-from vtprune.core.engine.vision import VisionLog, layout_of
+from vtprune.core.engine.images import layout_of, seed_of
+from vtprune.core.engine.replacing import replaced
+from vtprune.core.engine.vision import VisionLog
 from vtprune.core.errors import ComponentError, UnsupportedModeError
 from vtprune.core.layout import SampleLayout
 
@@ -35,9 +37,14 @@ class Prompt:
 
     @contextmanager
     def watching_generate(self, starts: Callable[[], None]) -> Iterator[None]:
-        """Wrap ``model.generate`` so that the prompt's size is known; undone on exit. ``starts`` runs at every call."""
+        """Wrap ``model.generate`` so that the prompt's size is known; undone on exit. ``starts`` runs at every call.
+
+        A model without a head (``AutoModel``) cannot generate, and nothing is wrapped.
+        """
         model: Any = self.parts.model
-        before = model.__dict__.get("generate")
+        if not hasattr(model, "generate"):
+            yield
+            return
         original: Callable[..., Any] = model.generate
 
         @wraps(original)
@@ -49,15 +56,8 @@ class Prompt:
             finally:
                 self._generating = outer
 
-        model.__dict__["generate"] = generate
-        try:
+        with replaced(model, "generate", generate):
             yield
-        finally:
-            if model.__dict__.get("generate") is generate:  # somebody else's replacement is left alone
-                if before is None:
-                    del model.__dict__["generate"]
-                else:
-                    model.__dict__["generate"] = before
 
     def clear(self) -> None:
         """Let go of the latest call's tensors."""
@@ -139,7 +139,7 @@ class Prompt:
                 content.update(ids.numpy().tobytes())
             for record in flow.records[sample]:
                 content.update(record.digest())
-            numbers.append(int.from_bytes(content.digest()[:8], "little") >> 1)
+            numbers.append(seed_of(content.digest()))
         flow.seeds = torch.tensor(numbers, dtype=torch.int64)
         return flow.seeds
 

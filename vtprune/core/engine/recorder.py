@@ -18,6 +18,7 @@ from vtprune.core.engine.devices import cuda_devices
 from vtprune.core.engine.flow import Flow
 from vtprune.core.engine.layers import store_of
 from vtprune.core.engine.plan import BoundStage, Plan
+from vtprune.core.errors import UnsupportedModeError
 from vtprune.core.provenance import distributions, of_adapter, of_parts
 from vtprune.core.report import Event, Report
 
@@ -37,7 +38,7 @@ class Recorder:
         self._clock_waits = cuda_devices(plan.parts.model)
         self.reports: deque[Report] = deque(maxlen=HISTORY)
         self._copies = 1
-        self._widths: list[tuple[int, int, int]] = []
+        self._widths: dict[int, tuple[int, int, int]] = {}
         self._part = "prefill"
 
     @property
@@ -50,7 +51,7 @@ class Recorder:
     ) -> None:
         """A prompt with vision tokens came in. Only one of the ``copies`` of a sample (beams) is reported. seconds:
         what stages inside the vision tower have taken already."""
-        self._copies = copies
+        self._copies, self._widths = copies, {}
         samples = range(0, flow.batch, copies)
         prompt = flow.prompt.sum(1).tolist()
         vision = {"vision": vision_flops, "vision_full": vision_flops_full}
@@ -60,7 +61,7 @@ class Recorder:
                 family=self.plan.parts.adapter.name,
                 model=type(self.plan.parts.model).__name__,
                 depth=self.plan.parts.depth,
-                kv_heads=max(kind.kv_heads for kind in self.plan.kinds),
+                kv_heads=self.plan.kv_heads,
                 layouts=[flow.layouts[sample] for sample in samples],
                 text_tokens=[prompt[sample] - flow.layouts[sample].vision for sample in samples],
                 events=[],
@@ -105,11 +106,9 @@ class Recorder:
     def layer(self, flow: Flow, layer: int, stored: int) -> None:
         """A decoder layer is about to compute part of a prompt: ``flow.width`` queries on that many keys and
         ``stored`` earlier ones. A layer that shares an earlier layer's keys sees as many as that one did."""
-        if layer == 0:
-            self._widths = []
         kind = self.plan.kinds[layer]
         keys = self._widths[kind.producer][1] if kind.shares and kind.producer is not None else flow.width + stored
-        self._widths.append((flow.width, keys, flow.length - flow.first))
+        self._widths[layer] = flow.width, keys, flow.length - flow.first
 
     def head(self, rows: int) -> None:
         """The output head is about to see ``rows`` rows."""
@@ -117,15 +116,17 @@ class Recorder:
             self._add(self._part, rows * self.cost.head, rows * self.cost.head)
 
     def end(self, flow: Flow, cache: Any) -> None:
-        """A forward of the language model ended."""
+        """A forward of the language model ended. Raises UnsupportedModeError if it left out a decoder layer."""
         report, depth = self.report, len(self.cost.layers)
-        if report is None or (flow.prunable and len(self._widths) != depth):
+        if report is None:
             return
+        if flow.prunable:
+            self._require_every_layer(depth)
         kinds, total = self.plan.kinds, flow.past + flow.length
         done = full = flow.batch * self.cost.even(flow.length, total)
         stores = [store_of(cache, kind) for kind in kinds]
         if flow.prunable:
-            queries, keys, unpruned = zip(*self._widths, strict=True)
+            queries, keys, unpruned = zip(*(self._widths[layer] for layer in range(depth)), strict=True)
             done = flow.batch * self.cost.forward(queries, keys, logits=0)
             if flow.first:
                 full = flow.batch * self.cost.forward(unpruned, [total] * depth, logits=0)
@@ -145,6 +146,19 @@ class Recorder:
             own = [store for store, kind in zip(stores, kinds, strict=True) if kind.has_cache]
             report.kv_bytes = sum(store.nbytes for store in own if store is not None)
             report.kv_bytes_full = flow.batch * self.cost.kv_bytes([total - start for start in first])
+
+    def _require_every_layer(self, depth: int) -> None:
+        missing = [layer for layer in range(depth) if layer not in self._widths]
+        if not missing:
+            return
+        idle = [bound for bound in self.plan.stages if not bound.is_tower and {*bound.layers} & {*missing}]
+        lost = "".join(f"; stages[{bound.index}] ({bound.stage.site}) did not act there" for bound in idle)
+        raise UnsupportedModeError(
+            f"the forward ran {len(self._widths)} of the {depth} decoder layers (not layer "
+            f"{', '.join(map(str, missing))}), and a report of all of them would be false{lost}. Expected "
+            f"every layer that was there when the recipe was bound; the likely cause is code that skips or replaces "
+            f"layers inside the with-block. Change the layers before vtprune.prune"
+        )
 
     def _cached(self, report: Report, past: int, first: list[int]) -> list[list[list[int]]]:
         """``[sample][layer][kv_head]``: vision tokens that were not pruned and stand at ``first[layer]`` or later."""

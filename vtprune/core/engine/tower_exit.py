@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from vtprune.core.engine.apply import Step, removed
+from vtprune.core.engine.apply import removed
 from vtprune.core.engine.decide import Choice
 from vtprune.core.engine.flow import Flow
+from vtprune.core.engine.images import ImageRecord, TowerEvent
 from vtprune.core.engine.plan import BoundStage
-from vtprune.core.engine.vision import ImageRecord, TowerEvent
+from vtprune.core.engine.steps import Step
 from vtprune.core.errors import BudgetError
 
 Acted = tuple[BoundStage, int, list[Choice], list[tuple[Tensor, ...]]]

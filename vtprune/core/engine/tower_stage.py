@@ -24,23 +24,24 @@ from vtprune.core.component import Reducer
 from vtprune.core.engine.cost import CostModel
 from vtprune.core.engine.decide import Context, decide
 from vtprune.core.engine.flow import Flow
+from vtprune.core.engine.images import ImageRecord, TowerEvent, layout_of, note_attention, seed_of
 from vtprune.core.engine.plan import BoundStage
 from vtprune.core.engine.replacing import replaced
 from vtprune.core.engine.shorter import Buckets, Keys, buckets_of, shorter
-from vtprune.core.engine.vision import ImageRecord, TowerEvent, layout_of, note_attention
+from vtprune.core.engine.steps import Step, after
 from vtprune.core.errors import UnsupportedModelError
 from vtprune.core.signals import Need
 
-Step = Callable[[Tensor], Tensor]
 REPLAYS = 1024
 """How many layer calls gradient checkpointing may repeat; older ones are forgotten."""
 
 
 class TowerStages:
-    """The stages that act inside the vision tower, in recipe order."""
+    """The stages that act inside the vision tower, in recipe order. kv_heads: of the language model, for components
+    that ask."""
 
-    def __init__(self, parts: Parts, stages: Sequence[BoundStage]) -> None:
-        self.parts, self.stages = parts, stages
+    def __init__(self, parts: Parts, stages: Sequence[BoundStage], kv_heads: int) -> None:
+        self.parts, self.stages, self.kv_heads = parts, stages, kv_heads
         self._replay: dict[tuple[int, int], tuple[list[Step], Buckets | None]] = {}
 
     @property
@@ -73,7 +74,7 @@ class TowerStages:
                 # Gradient checkpointing up to transformers 5.17 repeats a layer's wrapper during the backward pass, on
                 # the tensor (or its storage) that the layer was given.
                 steps, buckets = self._replay.get(place, ([], None))
-                return shorter(original, _after(hidden_states, steps), buckets, args, kwargs)
+                return shorter(original, after(hidden_states, steps), buckets, args, kwargs)
             entering, steps, buckets = call.enter(layer, hidden_states)
             if module.training and getattr(module, "gradient_checkpointing", False):
                 self._replay[place] = (steps, buckets)
@@ -84,12 +85,6 @@ class TowerStages:
             return output
 
         return forward
-
-
-def _after(hidden: Tensor, steps: Sequence[Step]) -> Tensor:
-    for step in steps:
-        hidden = step(hidden)
-    return hidden
 
 
 @dataclass
@@ -260,17 +255,17 @@ class TowerCall:
     def _context(self, run: _Run, bound: BoundStage, hidden: Tensor) -> Context:
         def seeds() -> Tensor:
             records = (record for (record,) in run.flow.records)
-            return torch.tensor([int.from_bytes(record.digest()[:8], "little") >> 1 for record in records])
+            return torch.tensor([seed_of(record.digest()) for record in records])
 
         features = hidden.detach()
         if any(need.kind == "features" for need in bound.needs):
             features = _features(features, run.rows)
         depth = len(self.parts.vision_layers)
-        return Context(features, seeds, _no_annotation, CostModel((), 0), self.parts.heads[1], depth)
+        return Context(features, seeds, _no_annotation, CostModel((), 0), self.owner.kv_heads, depth)
 
     def _merge(self, run: _Run, reducer: Reducer, keeps: Sequence[Tensor]) -> Step | None:
         """The reducer's edit of the kept patches, to be repeated on a replay; notes the new sizes."""
-        if type(reducer).merge is Reducer.merge:
+        if not reducer.merges:
             return None
         merges = []
         for image, keep in enumerate(keeps):

@@ -8,78 +8,26 @@ fills.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import wraps
-from inspect import Parameter, signature
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, get_args
+from inspect import Parameter, Signature, signature
+from typing import Any, get_args
 
-import torch
 from torch import Tensor, nn
 
 from vtprune.core.adapter import Modality, Parts, VisionCall, VisionInput
 from vtprune.core.engine.attention import Tap
 from vtprune.core.engine.cost import module_flops_per_token, vision_flops
-from vtprune.core.engine.deepstack import repeated
+from vtprune.core.engine.images import ImageRecord, note_attention
 from vtprune.core.engine.replacing import replaced
-from vtprune.core.engine.tower import mean_rows, received_rows, returned_features, tokens_of
+from vtprune.core.engine.sharing import Sharing
+from vtprune.core.engine.tower import received_rows, returned_features, tokens_of
+from vtprune.core.engine.tower_stage import TowerCall, TowerStages
 from vtprune.core.errors import UnsupportedModeError, UnsupportedModelError
-from vtprune.core.layout import SampleLayout, Segment
 from vtprune.core.signals import Need
-
-if TYPE_CHECKING:
-    from vtprune.core.engine.tower_stage import TowerCall, TowerStages
-
-
-@dataclass(frozen=True)
-class TowerEvent:
-    """What a stage inside the tower kept of one image: int64 CPU ``[vision]``, counted among the image's tokens."""
-
-    stage: int
-    layer: int
-    requested: tuple[int, ...]
-    kept: Tensor
-    diagnostics: Mapping[str, float]
-
-
-@dataclass
-class ImageRecord:
-    """One rectangle of vision tokens after the tower.
-
-    features: float ``[vision, unit, dim]``, what the projector was given; attention: float32 ``[head, vision]``.
-    separators: bool ``[vision]``, tokens that stand for no patch, where the family has a map that tells.
-    events: what stages inside the tower did; sizes: float32 CPU ``[vision]``, how many tokens each one stands for, if
-    they merged any.
-    """
-
-    image: VisionInput
-    modality: Modality
-    call: int
-    features: Tensor | None = None
-    attention: dict[Need, Tensor] = field(default_factory=dict)
-    separators: Tensor | None = None
-    events: list[TowerEvent] = field(default_factory=list)
-    sizes: Tensor | None = None
-
-    @property
-    def alive(self) -> Tensor:
-        """int64 CPU ``[vision]``: the tokens that left the tower."""
-        return self.events[-1].kept if self.events else torch.arange(self.image.tokens)
-
-    def digest(self) -> bytes:
-        """A hash of the image's pixels."""
-        if self.image.pixels is None:
-            raise UnsupportedModeError(
-                f"which pixels are an {self.modality}'s own is unknown for this model, so a component that reads "
-                f"sample_seed (the scorer random does) would depend on the batch; use another scorer, or write an "
-                f"adapter whose images() gives the pixels (docs/adapters.md)"
-            )
-        pixels = self.image.pixels.detach().contiguous().cpu()
-        return hashlib.sha256(pixels.view(torch.uint8).numpy().tobytes()).digest()
 
 
 @dataclass
@@ -98,19 +46,6 @@ class _Open:
             self.lengths = [self.lengths[image % len(self.lengths)] for image in index]
         if self.inside is not None:
             self.inside.repeat(index)
-
-
-def note_attention(
-    records: Sequence[ImageRecord], rows: Sequence[Tensor], attention: Mapping[Need, Sequence[Tensor]]
-) -> None:
-    """Give each image its tokens' attention. rows: as `Adapter.tower_rows` tells them; attention: of each need, what
-    the calls of its vision layer were read to be. Crops of an image are read together, for their separators' sake."""
-    for _, group in groupby(zip(records, rows, strict=True), key=lambda pair: pair[0].image.image):
-        crops, maps = zip(*group, strict=True)
-        for need, layers in attention.items():
-            found = mean_rows(layers, torch.cat(maps)).split([len(own) for own in maps], dim=1)
-            for record, own, its in zip(crops, maps, found, strict=True):
-                record.separators, record.attention[need] = (own < 0).any(1), its
 
 
 class VisionLog:
@@ -190,53 +125,53 @@ class VisionLog:
                 return original(*args, **kwargs)
             if self._used:
                 self._forget()
-            arguments: dict[str, Any] = {}
-            for name, value in parameters.bind(*args, **kwargs).arguments.items():
-                is_rest = parameters.parameters[name].kind is Parameter.VAR_KEYWORD
-                arguments.update(value if is_rest else {name: value})
-            index, unique = None, self.parts.adapter.unique
-            asked = arguments
-            as_tuple = arguments.get("return_dict") is False
+            asked = _by_name(parameters, args, kwargs)
+            as_tuple = asked.get("return_dict") is False
             if as_tuple:
-                asked = arguments = {**arguments, "return_dict": True}
-            if self.share_images and unique is not None:
-                found = unique(self.parts.model, modality, arguments)
-                if found is None:
-                    self._say_not_shared(modality)
-                else:
-                    arguments, index = found
-            self._open = seen = _Open({need: [] for need in self.needs})
-            if self.stages is not None:
-                seen.inside = self.stages.opened(modality, arguments, seen.attention)
-            try:
-                output = original(**arguments)
-            finally:
-                self._open = None
-            call = VisionCall(modality, arguments, output, returned_features(output))
+                asked["return_dict"] = True
+            sharing = self._sharing(modality, asked)
+            call, seen = self._encoded(modality, original, asked if sharing is None else sharing.arguments)
             made = self._recorded(call, seen)
-            if index is not None:
-                features = [call.features[image] for image in index]
-                made = [
-                    replace(record, image=replace(record.image, image=place))
-                    for place, image in enumerate(index)
-                    for record in made
-                    if record.image.image == image
-                ]
-                seen.repeat(index)
-                raw = output.pooler_output  # the model's forward expects a tensor back where there was one
-                output.pooler_output = raw[index] if isinstance(raw, Tensor) and raw.dim() == 3 else features
-                repeated(output, [len(image) for image in call.features], index)
-                _repeat_fields(output, len(call.features), index)
-                call = VisionCall(modality, asked, output, tuple(features))
-            self.records.extend(made)
-            self._made.append((output, made))
-            images = [record.image for record in made]
-            full = self._count(call, images, seen.lengths)
-            self.flops_full += full
-            self.flops += full if seen.inside is None else self._count(call, images, seen.lengths, seen.inside)
-            return output.to_tuple() if as_tuple else output
+            if sharing is not None:
+                call, made = sharing.call(call), sharing.records(made)
+                seen.repeat(sharing.index)
+            self._keep(call, made, seen)
+            return call.output.to_tuple() if as_tuple else call.output
 
         return encode
+
+    def _sharing(self, modality: Modality, asked: dict[str, Any]) -> Sharing | None:
+        """How a call's repeated images are to be encoded once; None if that was not asked for or cannot be told."""
+        unique = self.parts.adapter.unique
+        if not self.share_images or unique is None:
+            return None
+        found = unique(self.parts.model, modality, asked)
+        if found is None:
+            self._say_not_shared(modality)
+            return None
+        return Sharing(asked, *found)
+
+    def _encoded(
+        self, modality: Modality, original: Callable[..., Any], arguments: dict[str, Any]
+    ) -> tuple[VisionCall, _Open]:
+        """Run the model's own method under watch."""
+        self._open = seen = _Open({need: [] for need in self.needs})
+        if self.stages is not None:
+            seen.inside = self.stages.opened(modality, arguments, seen.attention)
+        try:
+            output = original(**arguments)
+        finally:
+            self._open = None
+        return VisionCall(modality, arguments, output, returned_features(output)), seen
+
+    def _keep(self, call: VisionCall, made: list[ImageRecord], seen: _Open) -> None:
+        """Hold a call's images until the language model runs, and count what they cost."""
+        self.records.extend(made)
+        self._made.append((call.output, made))
+        images = [record.image for record in made]
+        full = self._count(call, images, seen.lengths)
+        self.flops_full += full
+        self.flops += full if seen.inside is None else self._count(call, images, seen.lengths, seen.inside)
 
     def _say_not_shared(self, modality: Modality) -> None:
         """share_images was asked for, and this call cannot do it; said once."""
@@ -361,22 +296,10 @@ class VisionLog:
         return [row for row in rows for _ in range(copies)]
 
 
-def _repeat_fields(output: Any, unique: int, index: Sequence[int]) -> None:
-    """Give back what stands beside the features for each image, once for every time it was asked for."""
-    for name in [name for name in output if name not in ("pooler_output", "deepstack_features")]:
-        value = output[name]
-        if isinstance(value, Tensor) and value.dim() > 2 and len(value) == unique:
-            setattr(output, name, value[list(index)])
-
-
-def layout_of(positions: Tensor, records: Sequence[ImageRecord]) -> SampleLayout:
-    """The layout of one sample from its vision positions and its images."""
-    segments: list[Segment] = []
-    start, number, latest = 0, -1, None
-    for index, record in enumerate(records):
-        image, stop = record.image, start + record.image.tokens
-        if (record.call, image.image) != latest:
-            number, latest = number + 1, (record.call, image.image)
-        segments.append(Segment(index, start, stop, image.grid, record.modality, number, image.row_ends))
-        start = stop
-    return SampleLayout(positions, tuple(segments))
+def _by_name(parameters: Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A call's arguments by parameter name, those of a ``**rest`` among them."""
+    arguments: dict[str, Any] = {}
+    for name, value in parameters.bind(*args, **kwargs).arguments.items():
+        is_rest = parameters.parameters[name].kind is Parameter.VAR_KEYWORD
+        arguments.update(value if is_rest else {name: value})
+    return arguments

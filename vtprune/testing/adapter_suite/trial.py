@@ -20,8 +20,8 @@ from vtprune.core.report import Report
 from vtprune.core.signals import Need, Signals
 from vtprune.testing.adapter_suite.encoding import Asked, asked, encode
 from vtprune.testing.adapter_suite.subject import FIRST_SEED, AdapterSubject
+from vtprune.testing.models.tiny import forget_dialogue
 from vtprune.verify import plays, prompts
-from vtprune.verify.check import forget
 from vtprune.verify.compare import Seen
 
 T = TypeVar("T")
@@ -107,13 +107,13 @@ class Trial:
         if self._subject is None:
             yield
             return
-        forget(self.model)
+        forget_dialogue(self.model)
         with serving(self.model, self.adapter), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 yield
             finally:
-                forget(self.model)
+                forget_dialogue(self.model)
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What ``make`` gives, made at the first call."""

@@ -15,10 +15,9 @@ from vtprune.core.errors import UnknownNameError
 from vtprune.core.plugins import registry
 from vtprune.core.signals import KINDS as SIGNALS
 from vtprune.core.signals import QUERIES, Need
-from vtprune.core.spec import build, dump, plain
+from vtprune.core.spec import BASES, build, dump, plain
 from vtprune.testing.alternatives import differing_in, examples_of, rebuilt, values_of
 from vtprune.testing.checking import check, fail
-from vtprune.testing.observation import BASES
 
 EVERY = tuple(BASES)
 NO_PARAMETER = "surely_no_parameter"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vtprune.core.component import Allocator, Component, Reducer, Selector
+from vtprune.core.component import COMPONENT_KINDS, Allocator, Component, Reducer, Selector
 from vtprune.core.errors import BindingError
 from vtprune.core.recipe import Recipe
 from vtprune.core.report import Report
@@ -17,7 +17,7 @@ from vtprune.testing.checks.common import not_registered
 from vtprune.testing.scenes import ALL, NoScene, Scene, fitting, forward, generate, scenes_of, stages_of
 from vtprune.verify.compare import TOLERANCE
 
-KINDS = ("scorer", "allocator", "selector", "reducer")
+KINDS = tuple(COMPONENT_KINDS)
 STEPS = 4
 """Tokens generated: the one that the prompt gives, and three decoding steps."""
 
@@ -39,7 +39,7 @@ def no_scene(component: Component) -> str | None:
 
 def merges(component: Component) -> str | None:
     """Why removal cannot be compared with masking for a component."""
-    if isinstance(component, Reducer) and type(component).merge is not Reducer.merge:
+    if isinstance(component, Reducer) and component.merges:
         return "it gives kept tokens new features, so its result is not that of hiding the others"
     return no_scene(component)
 

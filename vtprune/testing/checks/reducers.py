@@ -19,7 +19,7 @@ HALF = (torch.bfloat16, torch.float16)
 
 def merging_at_all(reducer: Reducer) -> str | None:
     """None for a reducer that defines ``merge``, else why a check does not apply."""
-    return "it does not define merge" if type(reducer).merge is Reducer.merge else None
+    return None if reducer.merges else "it does not define merge"
 
 
 def kept_of(given: Merging, merged: Merged | None) -> dict[str, Tensor]:

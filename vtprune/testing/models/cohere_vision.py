@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
-import torch
 from transformers import (
     AyaVisionConfig,
     AyaVisionForConditionalGeneration,
@@ -14,8 +12,9 @@ from transformers import (
     Cohere2VisionForConditionalGeneration,
 )
 
-from vtprune.testing.models.prompts import MARKS, SPLITS, Split, choices, crops_of, placeholders, prompt_row
-from vtprune.testing.models.tiny import IMAGE, Attention, Inputs, Side, Tiny, build, pad_rows, text_config
+from vtprune.testing.models.crops import crop_inputs
+from vtprune.testing.models.prompts import MARKS, Split, crops_of, placeholders
+from vtprune.testing.models.tiny import IMAGE, Attention, Tiny, build, text_config
 
 COHERE_SIZE, COHERE_PATCH, COHERE_FACTOR = 32, 4, 2
 TOKENS = (COHERE_SIZE // COHERE_PATCH // COHERE_FACTOR) ** 2
@@ -62,33 +61,16 @@ def tiny_cohere_vision(
         model = build(AyaVisionForConditionalGeneration, AyaVisionConfig(image_token_index=IMAGE, **parts), attn)
     else:
         model = build(Cohere2VisionForConditionalGeneration, Cohere2VisionConfig(image_token_id=IMAGE, **parts), attn)
-    marked = _aya_tokens if family == "aya_vision" else _command_tokens
-
-    def make_inputs(
-        images: Sequence[int] = (1,),
-        splits: Sequence[Split] | None = None,
-        seed: int = 0,
-        side: Side = "left",
-        text: tuple[int, int] = (2, 6),
-    ) -> Inputs:
-        rows, pixels = [], []
-        for generator, own in choices(images, "splits", SPLITS, splits, seed):
-            counts = [crops_of(split) for split in own]
-            rows.append(prompt_row([marked(count) for count in counts], text, generator))
-            pixels.append(torch.randn(sum(counts), 3, COHERE_SIZE, COHERE_SIZE, generator=generator))
-        inputs = pad_rows(rows, side)
-        if sum(images):
-            inputs["pixel_values"] = torch.cat(pixels)
-        return inputs
-
+    tokens = _aya_tokens if family == "aya_vision" else _command_tokens
+    make_inputs = partial(crop_inputs, tokens=tokens, size=COHERE_SIZE)
     return Tiny(f"{family}-window{sliding_window}-{attn}", model, make_inputs)
 
 
-def _aya_tokens(crops: int) -> list[int]:
+def _aya_tokens(split: Split) -> list[int]:
     """An image's tokens: a mark before each crop, another one before the whole image, which comes last."""
-    return [START, *[PLACE, *placeholders(TOKENS)] * (crops - 1), WHOLE, *placeholders(TOKENS), END]
+    return [START, *[PLACE, *placeholders(TOKENS)] * (crops_of(split) - 1), WHOLE, *placeholders(TOKENS), END]
 
 
-def _command_tokens(crops: int) -> list[int]:
+def _command_tokens(split: Split) -> list[int]:
     """An image's tokens: a mark after each crop."""
-    return [START, *[*placeholders(TOKENS), PLACE] * crops, END]
+    return [START, *[*placeholders(TOKENS), PLACE] * crops_of(split), END]

@@ -92,7 +92,7 @@ VARIANTS: dict[str, Variant] = {
     "idefics2": Variant("idefics2", "Idefics2ForConditionalGeneration", "idefics2:tiny_idefics2"),
     "idefics3": Variant("idefics3", "Idefics3ForConditionalGeneration", "idefics3:tiny_idefics3"),
     "smolvlm": Variant("idefics3", "SmolVLMForConditionalGeneration", "idefics3:tiny_idefics3", {"family": "smolvlm"}),
-    "pixtral": Variant("pixtral", "LlavaForConditionalGeneration", "mistral3:tiny_pixtral"),
+    "pixtral": Variant("pixtral", "LlavaForConditionalGeneration", "pixtral:tiny_pixtral"),
     "mistral3": Variant("mistral3", "Mistral3ForConditionalGeneration", "mistral3:tiny_mistral3"),
     "ovis2": Variant("ovis2", "Ovis2ForConditionalGeneration", "ovis2:tiny_ovis2"),
     "aria": Variant("aria", "AriaForConditionalGeneration", "aria:tiny_aria"),

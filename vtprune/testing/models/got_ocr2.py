@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
-import torch
 from transformers import GotOcr2Config, GotOcr2ForConditionalGeneration
 
-from vtprune.testing.models.prompts import SPLITS, Split, choices, crops_of, placeholders, prompt_row
-from vtprune.testing.models.tiny import (
-    IMAGE,
-    VISION_END,
-    VISION_START,
-    Attention,
-    Inputs,
-    Side,
-    Tiny,
-    build,
-    pad_rows,
-    text_config,
-)
+from vtprune.testing.models.crops import crop_inputs, one_run
+from vtprune.testing.models.tiny import IMAGE, Attention, Tiny, build, text_config
 
 GOT_SIZE, GOT_PATCH = 64, 4
 TOKENS = (GOT_SIZE // GOT_PATCH // 4) ** 2
@@ -46,23 +33,5 @@ def tiny_got_ocr2(attn: Attention = "sdpa", layers: int = 4, *, vision_layers: i
         image_seq_length=TOKENS,
         tie_word_embeddings=False,
     )
-    return Tiny(f"got_ocr2-{attn}", build(GotOcr2ForConditionalGeneration, config, attn), _inputs)
-
-
-def _inputs(
-    images: Sequence[int] = (1,),
-    splits: Sequence[Split] | None = None,
-    seed: int = 0,
-    side: Side = "left",
-    text: tuple[int, int] = (2, 6),
-) -> Inputs:
-    rows, pixels = [], []
-    for generator, own in choices(images, "splits", SPLITS, splits, seed):
-        counts = [crops_of(split) for split in own]
-        marked = [[VISION_START, *placeholders(TOKENS * count), VISION_END] for count in counts]
-        rows.append(prompt_row(marked, text, generator))
-        pixels.append(torch.randn(sum(counts), 3, GOT_SIZE, GOT_SIZE, generator=generator))
-    inputs = pad_rows(rows, side)
-    if sum(images):
-        inputs["pixel_values"] = torch.cat(pixels)
-    return inputs
+    model = build(GotOcr2ForConditionalGeneration, config, attn)
+    return Tiny(f"got_ocr2-{attn}", model, partial(crop_inputs, tokens=partial(one_run, each=TOKENS), size=GOT_SIZE))

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
-import torch
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-from vtprune.testing.models.prompts import SPLITS, Split, choices, crops_of, placeholders, prompt_row
-from vtprune.testing.models.tiny import (
-    IMAGE,
-    VISION_END,
-    VISION_START,
-    Attention,
-    Inputs,
-    Side,
-    Tiny,
-    build,
-    pad_rows,
-    text_config,
-)
+from vtprune.testing.models.crops import crop_inputs, one_run
+from vtprune.testing.models.tiny import IMAGE, Attention, Tiny, build, text_config
 
 INTERNVL_SIZE, INTERNVL_PATCH = 32, 4
 TOKENS = (INTERNVL_SIZE // INTERNVL_PATCH // 2) ** 2
@@ -48,23 +35,5 @@ def tiny_internvl(
         downsample_ratio=0.5,
         tie_word_embeddings=False,
     )
-    return Tiny(f"internvl-{text}-{attn}", build(InternVLForConditionalGeneration, config, attn), _inputs)
-
-
-def _inputs(
-    images: Sequence[int] = (1,),
-    splits: Sequence[Split] | None = None,
-    seed: int = 0,
-    side: Side = "left",
-    text: tuple[int, int] = (2, 6),
-) -> Inputs:
-    rows, pixels = [], []
-    for generator, own in choices(images, "splits", SPLITS, splits, seed):
-        counts = [crops_of(split) for split in own]
-        marked = [[VISION_START, *placeholders(TOKENS * count), VISION_END] for count in counts]
-        rows.append(prompt_row(marked, text, generator))
-        pixels.append(torch.randn(sum(counts), 3, INTERNVL_SIZE, INTERNVL_SIZE, generator=generator))
-    inputs = pad_rows(rows, side)
-    if sum(images):
-        inputs["pixel_values"] = torch.cat(pixels)
-    return inputs
+    make_inputs = partial(crop_inputs, tokens=partial(one_run, each=TOKENS), size=INTERNVL_SIZE)
+    return Tiny(f"internvl-{text}-{attn}", build(InternVLForConditionalGeneration, config, attn), make_inputs)

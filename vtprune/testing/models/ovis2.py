@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
-import torch
 from transformers import Ovis2Config, Ovis2ForConditionalGeneration
 
-from vtprune.testing.models.prompts import MARKS, SPLITS, Split, choices, crops_of, placeholders, prompt_row
-from vtprune.testing.models.tiny import IMAGE, VOCABULARY, Attention, Inputs, Side, Tiny, build, pad_rows, text_config
+from vtprune.testing.models.crops import crop_inputs
+from vtprune.testing.models.prompts import MARKS, Split, crops_of, placeholders
+from vtprune.testing.models.tiny import IMAGE, VOCABULARY, Attention, Tiny, build, text_config
 
 OVIS2_SIZE, OVIS2_PATCH, OVIS2_STRIDE = 32, 4, 2
 TOKENS = (OVIS2_SIZE // OVIS2_PATCH // OVIS2_STRIDE) ** 2
@@ -38,7 +37,8 @@ def tiny_ovis2(attn: Attention = "sdpa", layers: int = 4, *, vision_layers: int 
         hidden_size=64,
         tie_word_embeddings=False,
     )
-    return Tiny(f"ovis2-{attn}", build(Ovis2ForConditionalGeneration, config, attn), _inputs)
+    model = build(Ovis2ForConditionalGeneration, config, attn)
+    return Tiny(f"ovis2-{attn}", model, partial(crop_inputs, tokens=_tokens, size=OVIS2_SIZE))
 
 
 def _tokens(split: Split) -> list[int]:
@@ -49,20 +49,3 @@ def _tokens(split: Split) -> list[int]:
         line = [*([*placeholders(TOKENS), COLUMN] * columns)[:-1], ROW]
         row += (line * rows)[:-1]
     return [*row, END]
-
-
-def _inputs(
-    images: Sequence[int] = (1,),
-    splits: Sequence[Split] | None = None,
-    seed: int = 0,
-    side: Side = "left",
-    text: tuple[int, int] = (2, 6),
-) -> Inputs:
-    rows, pixels = [], []
-    for generator, own in choices(images, "splits", SPLITS, splits, seed):
-        rows.append(prompt_row([_tokens(split) for split in own], text, generator))
-        pixels.append(torch.randn(sum(map(crops_of, own)), 3, OVIS2_SIZE, OVIS2_SIZE, generator=generator))
-    inputs = pad_rows(rows, side)
-    if sum(images):
-        inputs["pixel_values"] = torch.cat(pixels)
-    return inputs

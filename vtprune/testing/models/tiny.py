@@ -88,12 +88,17 @@ def build(model_class: type[PreTrainedModel], config: Any, attn: Attention) -> P
 _built: WeakSet[PreTrainedModel] = WeakSet()
 
 
-def forget_dialogues() -> None:
+def forget_dialogue(model: PreTrainedModel) -> None:
     """Reset what transformers keeps in a model between calls: Qwen-VL's rope deltas of the latest prompt, which a
-    text-only call of another batch size would pick up. The models are shared by all tests."""
+    text-only call of another batch size would pick up."""
+    if hasattr(model.base_model, "rope_deltas"):
+        model.base_model.rope_deltas = None
+
+
+def forget_dialogues() -> None:
+    """Reset all tiny models that were built, as `forget_dialogue` does: they are shared by all tests."""
     for model in _built:
-        if hasattr(model.base_model, "rope_deltas"):
-            model.base_model.rope_deltas = None
+        forget_dialogue(model)
 
 
 @torch.no_grad()

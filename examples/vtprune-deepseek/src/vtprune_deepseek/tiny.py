@@ -1,5 +1,5 @@
-"""A tiny DeepSeek-VL with random weights, for tests: no download. ``vtprune verify --model vtprune_deepseek.tiny:make``
-checks the family in every mode."""
+"""A tiny DeepSeek-VL with random weights, for tests: no download. ``vtprune verify --family
+vtprune-deepseek/deepseek_vl`` checks the family in every mode."""
 
 from __future__ import annotations
 
