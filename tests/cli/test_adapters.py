@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import runpy
 import sys
@@ -26,8 +27,10 @@ from vtprune.cli import app
 from vtprune.core import lookup
 from vtprune.core.plugins import registry
 from vtprune.core.registry import Registration, Registry
+from vtprune.core.signals import KINDS
 from vtprune.testing.models import tiny_llava
 
+IMPORTS = (ast.Import, ast.ImportFrom)
 QUICK = ("blip", "florence2", "fuyu", "git", "kosmos-2", "llava", "mllama", "qwen2_5_vl", "t5gemma2", "udop")
 
 
@@ -176,6 +179,25 @@ def test_a_skeleton_is_never_overwritten_without_force(tmp_path: Path) -> None:
     assert file.read_text(encoding="utf-8") == "mine = 1\n"
     assert run("inspect", "nano", "--skeleton", str(file), "--force").exit_code == 0
     assert "ADAPTER = Adapter(" in file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("model", ["nano", "mllama"])
+def test_a_skeleton_imports_what_is_public(model: str, tmp_path: Path) -> None:
+    file = tmp_path / "adapter.py"
+    if model == "mllama":
+        model = folder_of(transformers.MllamaConfig(), tmp_path / model)
+    assert run("inspect", model, "--skeleton", str(file)).exit_code == 0
+    imported = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, IMPORTS)]
+    of_vtprune = {line for node in imported if "vtprune" in (line := ast.unparse(node))}
+    assert of_vtprune == {"from vtprune.plugin import Adapter, recognised_images"}
+
+
+def test_a_skeleton_provides_what_was_found(tmp_path: Path) -> None:
+    file = tmp_path / "adapter.py"
+    assert run("inspect", "nano", "--skeleton", str(file)).exit_code == 0
+    takes_sizes = "image_sizes" in signature(LlavaModel.get_image_features).parameters
+    unknown = {"grid", "vision_attention", *(["sample_seed"] if takes_sizes else [])}
+    assert runpy.run_path(str(file))["ADAPTER"].provides == frozenset(KINDS) - unknown
 
 
 def test_a_skeleton_of_a_recognised_model_works_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

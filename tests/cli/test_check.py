@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from vtprune import __version__
 from vtprune.cli import app
 from vtprune.core.errors import VtpruneError
 from vtprune.core.plugins import registry
+from vtprune.scorers.attention import Attention
 from vtprune.testing.targets import KINDS, chosen, distribution, targets_of
 
 BROKEN = "tests.testing.broken.common"
@@ -63,14 +65,12 @@ from vtprune.plugin import Need, Scorer
 
 class Late(Scorer):
     \"""Reads what it does not declare.\"""
-
     def score(self, signals):
         return signals.keys().float().norm(dim=-1).mean(1)
 
 
 class Nothing(Scorer):
     \"""Returns nothing.\"""
-
     def score(self, signals):
         signals.alive.float()
 """
@@ -93,10 +93,21 @@ def test_a_sound_component_is_counted() -> None:
     assert (code, err) == (0, "")
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert lines == [
-        "what passed failed unexpected pass expected failure not applicable",
-        "selector top_k 1 - - - 1",
-        "reducer drop 1 - - - 1",
+        "what checks examples passed failed unexpected pass expected failure not applicable",
+        "selector top_k 2 1 1 - - - 1",
+        "reducer drop 2 1 1 - - - 1",
+        "Each check is run on each example; from 'passed' on, such runs are counted.",
     ]
+
+
+def test_checks_and_examples_are_told_apart() -> None:
+    examples = len(Attention.examples())
+    _, out, _ = run("attention", "--only", "class_is_documented", "--only", "bounds_hold")
+    (numbers,) = re.findall(r"^scorer attention +([\d -]+)$", out, re.MULTILINE)
+    checks, seen, *runs = (0 if word == "-" else int(word) for word in numbers.split())
+    assert (checks, seen) == (2, examples)
+    assert examples > 1
+    assert sum(runs) == checks * examples
 
 
 def test_a_fault_is_told_with_its_cause_and_exit_code_1() -> None:
@@ -129,8 +140,8 @@ def test_a_file_is_checked_without_being_installed(file: Path) -> None:
     code, out, _ = run(file, "--only", MATTERS)
     assert code == 1
     rows = [" ".join(line.split()) for line in out.splitlines()]
-    assert "mine.py:Norm 1 - - - -" in rows
-    assert "mine.py:Careless - 1 - - -" in rows
+    assert "mine.py:Norm 1 1 1 - - - -" in rows
+    assert "mine.py:Careless 1 1 - 1 - - -" in rows
     assert "Unfinished" not in out
     assert "sharpness changed nothing" in out
 
@@ -147,7 +158,7 @@ def test_a_file_is_imported_under_a_name_of_its_own(file: Path) -> None:
 def test_a_file_in_a_model(file: Path) -> None:
     code, out, _ = run(file, "--only", "binds_somewhere")
     assert code == 0
-    assert out.count(" 1 ") == 2
+    assert [line.split()[1:4] for line in out.splitlines() if "mine.py" in line] == [["1", "1", "1"]] * 2
 
 
 @pytest.mark.parametrize(
@@ -292,7 +303,7 @@ def test_one_error_in_many_checks_is_told_once_where_its_author_should_look(file
     code, out, _ = run(file, "--only", "no_state_is_kept", "--only", "declarations_do_not_change")
     assert code == 1
     assert out.count("signal keys was read but never declared") == 1
-    assert "mine.py:9, in score: return signals.keys()" in out
+    assert "mine.py:8, in score: return signals.keys()" in out
     assert "    1 more for the same reason: no_state_is_kept" in out
 
 

@@ -13,7 +13,10 @@ from tests.cli.conftest import Install
 from tests.cli.test_plugins import BROKEN, GOOD
 from tests.core.conftest import WritePlugin
 from vtprune.cli import completion
+from vtprune.core.engine.attention import SUPPORTED
 from vtprune.core.plugins import registry
+from vtprune.testing.checking import all_checks
+from vtprune.testing.models.families import VARIANTS
 
 ALL = {entry.name for entry in registry().entries()}
 
@@ -49,9 +52,15 @@ def complete(line: str, tmp_path: Path, **environment: str) -> tuple[list[str], 
         ("vtprune validate un", {"uniform_grid"}),
         ("vtprune check vt", {"vtprune"}),
         ("vtprune study run q", {"quickstart"}),
+        ("vtprune study show q", {"quickstart"}),
         ("vtprune adapters inspect testbed/", {"testbed/nano", "testbed/mrope"}),
         ("vtprune plugins --traceback vt", {"vtprune"}),
         ("vtprune validate ./no_such", set()),
+        ("vtprune run --attn e", {"eager"}),
+        ("vtprune check top_k --only binds", {"binds_somewhere"}),
+        ("vtprune verify --family llava_n", {"llava_next", "llava_next_video"}),
+        ("vtprune verify --mode be", {"beams"}),
+        ("vtprune verify --site proj", {"projector.output"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -64,6 +73,20 @@ def test_names_are_offered_and_nothing_heavy_imported(line: str, expected: set[s
 def test_a_broken_installation_costs_no_traceback(tmp_path: Path) -> None:
     offered, _ = complete("vtprune describe fa", tmp_path, VTPRUNE_STRICT_PLUGINS="1", VTPRUNE_PLUGINS="nobody")
     assert offered == []
+
+
+def test_every_check_is_offered_with_what_must_hold() -> None:
+    assert dict(completion.check_name("")) == {name: check.summary for name, check in all_checks().items()}
+
+
+def test_families_that_are_offered_are_those_that_can_be_verified() -> None:
+    offered = {name for name, _ in completion.family_name("") if "/" not in name}
+    assert offered == {variant.family for variant in VARIANTS.values()}
+    assert "mllama" in ALL - offered, "it is refused"
+
+
+def test_attentions_are_those_that_vtprune_prunes_under() -> None:
+    assert [name for name, _ in completion.attention_name("")] == list(SUPPORTED)
 
 
 def test_offers_come_with_what_they_are() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -12,7 +14,7 @@ from vtprune.cli import app, listing
 from vtprune.core import conformance
 from vtprune.core.conformance import Status
 from vtprune.core.plugins import registry
-from vtprune.core.registry import Registration
+from vtprune.core.registry import KINDS, Registration
 
 WIDE = {"COLUMNS": "200"}
 
@@ -52,10 +54,21 @@ def test_one_kind_as_json_is_the_registry(kind: str) -> None:
 
 
 def test_unknown_kind_is_a_usage_error() -> None:
-    code, out, err = run("list", "prompts")
+    code, out, err = run("list", "scorrers")
     assert code == 2
     assert not out
-    assert "scorers" in err
+    assert "'scorrers' is no kind of what is registered. Did you mean 'scorers'" in err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_may_be_written_in_the_singular(kind: str) -> None:
+    assert run("list", kind, "--json") == run("list", f"{kind}s", "--json")
+
+
+def test_messages_on_wrong_values_do_not_tell_of_pydantic() -> None:
+    code, _, err = run("run", "--recipe", "fastv", "--dtype", "int8")
+    assert code == 2
+    assert "Invalid value for '--dtype': 'int8' is not one of 'auto'" in err
 
 
 def test_several_kinds() -> None:
@@ -150,3 +163,9 @@ def test_without_a_command_the_help_is_shown() -> None:
     code, out, err = run()
     assert code in (0, 2)
     assert "describe" in out + err
+
+
+def test_the_module_is_the_command() -> None:
+    command = [sys.executable, "-m", "vtprune", "list", "reducers", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == json.loads(run("list", "reducers", "--json")[1])

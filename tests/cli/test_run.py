@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from typer.testing import CliRunner
 
 from vtprune import loading, testbed
 from vtprune.cli import app
+from vtprune.cli.run import _note_if_empty
+from vtprune.core.errors import LoadError
 from vtprune.testbed import DEFAULT_NOTE, load_default, photo
 
 FAST = ("--max-new-tokens", "2", "--device", "cpu")
@@ -113,6 +116,61 @@ class TestPrompts:
         assert "in front" in err
 
 
+class TestTestbed:
+    """A model of the testbed knows nothing but its scenes and questions."""
+
+    @pytest.mark.parametrize("model", ["testbed/nano", "testbed/mrope"])
+    def test_is_shown_a_scene_and_asked_what_it_can_answer(self, model: str) -> None:
+        _, out, err = run("-r", "fastv", "--model", model, "--compare", "--json", "--device", "cpu")
+        data = json.loads(out)
+        (answer,) = re.findall(r"asking 'what digit is \w+ \?', to which the answer is '(\d)'", err)
+        assert (data["unpruned"]["text"], data["text"]) == (answer, answer)
+        assert "using the testbed's scene medium-0-0" in err
+        assert "photograph" not in err
+        assert "empty" not in err
+
+    def test_a_prompt_gets_a_scene_for_each_placeholder(self) -> None:
+        prompt = "first <image> second <image> what digit is white in the second ?"
+        _, out, err = run("-r", "random", "-m", "testbed/nano", "--prompt", prompt, "--json", *FAST)
+        data = json.loads(out)
+        assert data["prompt"] == prompt
+        assert len(data["report"]["samples"][0]["segments"]) == 2
+        assert "using the testbed's scenes medium-0-0, medium-0-1" in err
+        assert "asking" not in err
+
+    def test_a_picture_of_the_users_is_asked_about_without_an_answer(self, tmp_path: Path) -> None:
+        photo().save(tmp_path / "own.png")
+        _, _, err = run("-r", "random", "-m", "testbed/nano", "--image", tmp_path / "own.png", *FAST)
+        assert "asking 'what digit is" in err
+        assert "to which the answer is" not in err
+        assert "no --image" not in err
+
+
+class TestEmptyAnswers:
+    def test_an_answer_that_ends_at_once_is_remarked_on(self) -> None:
+        words = ("-r", "fastv", "-m", "testbed/nano", "--prompt", "What is in the picture?", *FAST)
+        code, out, err = run(*words, "--json")
+        assert code == 0
+        assert json.loads(out)["text"] == ""
+        assert "the model ended at once: its answer is empty; a model of the testbed knows" in err
+        assert "ended at once: its answer is empty" in run(*words, "--compare")[2]
+
+    @pytest.mark.parametrize(
+        ("unpruned", "pruned", "steps", "said"),
+        [
+            ("a", "", 0, "the model ended at once when pruned: its answer is empty"),
+            ("", "a", 3, "the model wrote nothing but special tokens or spaces when unpruned: its answer is empty"),
+            ("", "", 3, "the model wrote nothing but special tokens or spaces: its answer is empty"),
+            (None, "", 0, "the model ended at once: its answer is empty"),
+            ("a", "b", 0, ""),
+        ],
+    )
+    def test_it_says_which_of_two_answers_is_empty(self, unpruned, pruned, steps, said, capsys) -> None:
+        other = {} if unpruned is None else {"unpruned": {"text": unpruned}}
+        _note_if_empty({"text": pruned, **other}, steps, "someone/model")
+        assert capsys.readouterr().err == (f"note: {said}\n" if said else "")
+
+
 class TestOverlay:
     def test_is_written_for_the_given_images(self, tmp_path: Path) -> None:
         photo().resize((300, 200)).save(tmp_path / "in.jpg")
@@ -156,6 +214,7 @@ class TestErrors:
             ("stages.4.budget=1", "no index"),
             ("source=1", "unknown field 'source'"),
             ("recipe=1", "unknown field 'recipe'"),
+            ("buget=0.3", "unknown field 'buget'. Did you mean 'budget'? Known: allocator, budget, description,"),
         ],
     )
     def test_bad_override(self, override: str, message: str) -> None:
@@ -217,7 +276,7 @@ class TestErrors:
         assert "interrupted" in self.fails("-r", "random", code=130)
 
     def test_debug_shows_the_error_itself(self) -> None:
-        with pytest.raises(loading.LoadError, match="does not exist"):
+        with pytest.raises(LoadError, match="does not exist"):
             run("-r", "random", "--image", "nowhere.png", "--debug")
 
 

@@ -25,7 +25,9 @@ COMMANDS = [
     ["check", "--help"],
     ["verify", "--help"],
     ["study", "run", "--help"],
+    ["study", "--help"],
     ["study", "list"],
+    ["study", "show", "quickstart"],
     ["adapters", "list"],
 ]
 # typer imports pydantic by itself to convert arguments, so who asks for pydantic matters, not whether it is there.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,11 @@ from tests.study.fake import register_fake, save_default
 from tests.study.fakes import FakeWorker, make_rows, make_time
 from vtprune.cli import app
 from vtprune.cli import study as cli
+from vtprune.core.errors import LoadError
 from vtprune.studies import shipped
 from vtprune.study import executors, report
 from vtprune.study.cell import Cell
+from vtprune.study.file import StudyFile, load_study
 from vtprune.study.store import Claim, Store
 
 HERE = "tests.cli.test_study"
@@ -113,6 +116,28 @@ def test_list_names_the_shipped_studies() -> None:
     assert {entry["name"]: entry["description"] for entry in json.loads(out)} == shipped()
 
 
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_show_prints_a_study_that_can_be_copied_and_says_where_it_lies(name: str) -> None:
+    code, out, err = run("show", name)
+    assert code == 0
+    lies = Path(err.removeprefix("note: ").rstrip("\n"))
+    assert lies.read_text() == out
+    assert StudyFile.parse(yaml.safe_load(out)) == load_study(name)
+
+
+def test_show_knows_only_shipped_studies_and_help_speaks_of_it() -> None:
+    code, out, err = run("show", "quickstrat")
+    assert (code, out) == (2, "")
+    assert "unknown study 'quickstrat'. Did you mean 'quickstart'" in err
+    assert "vtprune study show quickstart" in " ".join(run("--help")[1].replace("│", "").split())
+
+
+def test_describe_sends_a_study_to_show() -> None:
+    result = CliRunner().invoke(app, ["describe", "quickstart"])
+    assert result.exit_code == 2
+    assert "'quickstart' is a study, not a component; `vtprune study show quickstart` prints its file" in result.stderr
+
+
 def test_plan_counts_and_estimates_before_anything_ran(study: Callable[..., str]) -> None:
     data = plan(study(recipes=["fastv", DEEP]))
     assert (len(data["cells"]), data["samples"], data["folder"]) == (5, 20, "runs/mini")
@@ -172,6 +197,24 @@ def test_a_failed_cell_stops_nothing_and_is_named_at_the_end(
     assert (data["done"], data["failed"]) == (4, 1)
 
 
+class FailsAlways(FakeWorker):
+    def run(self, cell: Cell, claim: Claim, progress: Callable[[int], None]) -> None:
+        raise LoadError(f"model {cell.model.id!r} cannot be loaded")
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_an_error_of_many_cells_is_printed_once_as_they_fail_and_once_at_the_end(
+    study: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, FailsAlways)
+    code, _, err = run("run", study(seeds=[0, 1]))
+    assert code == 1
+    assert err.count("cannot be loaded") == 2
+    (last,) = [line for line in err.splitlines() if line.startswith("failed: ")]
+    assert "/ fake / uniform_grid budget=0.5 and 2 more: LoadError: model" in last
+    assert "error: 6 of 6 cells failed" in err
+
+
 @pytest.mark.usefixtures("plain_report")
 def test_what_was_asked_for_by_name_and_refused_is_an_error_after_all_else_ran(study: Callable[..., str]) -> None:
     path = study(recipes=["fastv", DEEP])
@@ -204,6 +247,22 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
     assert data["seconds"] is not None
     assert run("run", path, "--out", "here")[0] == 0
     assert plan(path, "--out", "here")["done"] == 5
+
+
+def test_how_to_go_on_repeats_what_the_run_was_given(
+    study: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vtprune.study.run.run_study", interrupted)
+    given = ["--out", "my runs", "--executor", "processes", "--limit", "2", "--workers", "3", "--quiet"]
+    code, _, err = run("run", path := study(), *given)
+    assert code == 130
+    again = shlex.split(err.strip().partition("To go on: ")[2])
+    assert again == ["vtprune", "study", "run", path, *given]
+    _, _, err = run("run", path)
+    assert err.endswith(f"To go on: vtprune study run {path}\n")
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,28 @@ def test_files_that_are_no_recipe(tmp_path: Path, content: bytes | None, message
     assert "Traceback" not in err
 
 
+STUDY = "name: x\nmodels: [testbed/nano]\ntasks: [testbed]\nrecipes: [fastv]\n"
+
+
+@pytest.mark.parametrize("name", ["study.yaml", "quickstart"])
+def test_a_study_is_sent_to_the_command_for_studies(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    code, out, err = run(name)
+    assert (code, out) == (2, "")
+    assert err == f"error: {name} looks like a study, not a recipe; use `vtprune study plan {name}`\n"
+
+
+@pytest.mark.parametrize("text", ["models: [a]\n", f"{STUDY}stages: []\n", "[models, tasks]\n"])
+def test_what_is_no_study_keeps_its_own_problems(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    code, _, err = run(path)
+    assert code == 1
+    assert "looks like a study" not in err
+    assert "stages" in err
+
+
 def test_debug_lets_the_error_through(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["validate", str(tmp_path / "none.yaml"), "--debug"])
     assert type(result.exception).__name__ == "RecipeError"

@@ -13,7 +13,8 @@ from vtprune.cli import app
 from vtprune.verify import cells, run
 from vtprune.verify.cells import Cell
 from vtprune.verify.document import section
-from vtprune.verify.ledger import OWN_VARIABLE, SHIPPED, file_name, read
+from vtprune.verify.folders import OWN_VARIABLE, SHIPPED, file_name
+from vtprune.verify.ledger import read
 from vtprune.verify.outcome import Outcome
 
 INSTALLED = version("transformers")

@@ -17,7 +17,7 @@ from vtprune.testbed import load_default
 
 class Fake(Task):
     """Grey squares. regions: whether the samples say where the answer is; first_region: from which one on. tells:
-    whether the task says so."""
+    whether the task says so, and how many samples there are."""
 
     length: int = 8
     regions: bool = True
@@ -35,6 +35,9 @@ class Fake(Task):
 
     def has_regions(self, limit: int | None = None) -> bool | None:
         return self.regions and self.first_region < min(limit or self.length, self.length) if self.tells else None
+
+    def sample_count(self) -> int | None:
+        return self.length if self.tells else None
 
     def fingerprint(self) -> str:
         return self.content

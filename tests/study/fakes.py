@@ -55,7 +55,9 @@ def _row(cell: Cell, index: int) -> SampleRow:
         "tokens_by_layer": [36, seed[8]] if pruned else None,
         "kv_by_head": [[36, 1], [seed[9], 2]] if pruned else None,
         "kept": [1, 5] if index < 2 else None,
+        "kept_share": [0.25, 1.0] if index < 1 else None,
         "grids": [[1, 4, 9]] if index < 2 else None,
+        "crops": [[0.0, -0.125, 1.0, 0.625]] if index < 2 else None,
     }
 
 
@@ -63,7 +65,7 @@ def make_time(cell: Cell, chunk: int, samples: int) -> TimeRow:
     """Times that differ from run to run."""
     now = time.perf_counter()
     times = {"prepare": now, "generate": now, "stages": [now, now]}
-    return {"cell": cell.id, "chunk": chunk, "samples": samples, **times, "device": "cpu"}  # type: ignore[typeddict-item]
+    return {"cell": cell.id, "chunk": chunk, "samples": samples, **times, "device": "cpu", "dtype": "float32"}  # type: ignore[typeddict-item]
 
 
 def make_store(folder: Path, cells: Sequence[Cell]) -> Store:

@@ -67,7 +67,7 @@ def fake_results(
             rows.append(_row(cell, index, sample, score, groups or {}, types or {}))
         if cell.scores:
             n = len(cell.scores)
-            times.append([cell.id, 0, n, 0.1 * n, 0.4 * n, [0.01], "cpu"])
+            times.append([cell.id, 0, n, 0.1 * n, 0.4 * n, [0.01], "cpu", "float32"])
     return FakeResults(
         pd.DataFrame(table, columns=list(CELL_COLUMNS), index=pd.Index([cell.id for cell in cells], name="id")),
         pd.DataFrame(rows, columns=list(SAMPLE_COLUMNS)),
@@ -103,7 +103,9 @@ def _row(
         "tokens_by_layer": [int(kept)] * 4,
         "kv_by_head": [[int(kept)] * 2] * 4,
         "kept": None,
+        "kept_share": None,
         "grids": None,
+        "crops": None,
     }
 
 

@@ -45,11 +45,13 @@ class Memory:
 
     def __init__(self, chunks_done: int = 0) -> None:
         self.chunks_done, self.rows, self.finished = chunks_done, list[SampleRow](), False
+        self.times: list[TimeRow] = []
 
     def append(self, rows: list[SampleRow], time: TimeRow) -> None:
         assert len(rows) == time["samples"]
         assert time["generate"] > 0
         self.rows += rows
+        self.times.append(time)
 
     def finish(self) -> None:
         self.finished = True

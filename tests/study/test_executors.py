@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.study.fakes import BROKEN, FAKE, PLUGIN, FakeWorker, content, make_cell, make_store
-from vtprune.study.executors import Executor, ExecutorError, Outcome, execute
+from vtprune.study.executors import ExecutorError, Outcome, execute
 from vtprune.study.executors.work import by_model, walk
 from vtprune.study.extras import MissingExtraError
+from vtprune.study.names import Executor
 from vtprune.study.store import Store, StoreError
 
 RAY = pytest.param(

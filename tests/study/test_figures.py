@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -17,10 +15,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.study.frames import FakeCell, FakeResults, demo_results, fake_results, scores_of
-from vtprune.core.task import Sample, Task
+from tests.study.test_figure_overlays import SQUARE, Squares, overlay_results
 from vtprune.study.attribution import attribute
 from vtprune.study.figures import curves, effects, overlays, retention, style, timing, types
-from vtprune.study.figures.methods import Method, methods, name_without, variants
+from vtprune.study.figures.methods import methods, name_without, variants
 from vtprune.study.statistics import Summary, summarise
 
 
@@ -93,23 +91,6 @@ def test_many_methods_are_cut_to_the_baselines_and_the_best() -> None:
     assert len(curves.most_telling(accuracy, 40)) == 22
 
 
-def test_looks_tell_forty_methods_apart() -> None:
-    found = style.looks([Method(f"m{i}", f"m{i}", "recipe") for i in range(40)])
-    assert len({(look.color, look.marker) for look in found.values()}) == 40
-
-
-def test_a_control_looks_like_its_recipe_but_hollow() -> None:
-    found = style.looks(
-        [Method("b", "b", "recipe"), Method("a", "a", "recipe"), Method("a (inverted)", "a (inverted)", "control", "a")]
-    )
-    assert found["a (inverted)"].color == found["a"].color != found["b"].color
-    assert not found["a (inverted)"].filled
-    assert found["a (inverted)"].line != found["a"].line
-
-
-# -- heat maps
-
-
 def heat_results() -> FakeResults:
     """Of 100 tokens ``drop`` keeps 40 or 20 from layer 1 on, ``evict`` stores 30 and 10, ``half`` sees half of it."""
     cells = [
@@ -132,6 +113,16 @@ def heat_results() -> FakeResults:
     found.samples["tokens_by_layer"] = pd.Series([pair[0] for pair in both], dtype=object)
     found.samples["kv_by_head"] = pd.Series([pair[1] for pair in both], dtype=object)
     return found
+
+
+def test_a_smaller_image_is_one_of_the_layers_rows() -> None:
+    found = heat_results()
+    smaller = found.samples["cell"].str.contains("half")
+    found.samples.loc[smaller, ["tokens_by_layer", "kv_by_head"]] = None  # as a worker writes where nothing is pruned
+    layers = retention.layer_retention(found.cells, found.samples)
+    assert layers.names == ("drop", "evict", "half")
+    np.testing.assert_allclose(layers.values[-1], [0.5, 0.5])
+    assert retention.head_retention(found.cells, found.samples).names == ("evict",)
 
 
 def test_layers_are_shares_of_the_unpruned_prompt() -> None:
@@ -195,9 +186,9 @@ def test_times_are_per_sample_and_without_stages_twice() -> None:
     full, a = found.cells.index
     found.times = pd.DataFrame(
         [
-            [full, 0, 4, 0.4, 4.0, [], "cpu"],
-            [a, 0, 3, 0.3, 3.0, [0.5, 1.0], "cpu"],
-            [a, 1, 1, 0.1, 1.0, [0.0, 0.5], "gpu"],
+            [full, 0, 4, 0.4, 4.0, [], "cpu", "float32"],
+            [a, 0, 3, 0.3, 3.0, [0.5, 1.0], "cpu", "float32"],
+            [a, 1, 1, 0.1, 1.0, [0.0, 0.5], "gpu", "bfloat16"],
         ],
         columns=found.times.columns,
     )
@@ -241,81 +232,6 @@ def test_interactions_keep_their_place_and_their_holes() -> None:
 
 
 # -- overlays
-
-
-class Squares(Task):
-    """Two images of one colour each."""
-
-    def samples(self) -> Iterator[Sample]:
-        images = [Image.new("RGB", (32, 32), color) for color in ("red", "blue")]
-        for index in range(3):
-            yield Sample(f"q{index:03d}", (*images, "what colour?"), ("red",))
-
-
-def overlay_results(grids: list[list[int]] | None) -> FakeResults:
-    found = fake_results([FakeCell("full", scores_of([1, 1, 1]), "full"), FakeCell("a", scores_of([1, 0, 1]))])
-    found.samples["vision_tokens"] = 32
-    recorded = ["/a/" in cell and i < 2 for cell, i in zip(found.samples["cell"], found.samples["index"], strict=True)]
-    found.samples["kept"] = pd.Series([[0, 5, 17] if one else None for one in recorded], dtype=object)
-    found.samples["grids"] = pd.Series([grids if one else None for one in recorded], dtype=object)
-    return found
-
-
-SQUARE = [[1, 4, 4], [1, 4, 4]]
-
-
-def test_kept_tokens_lie_row_by_row_and_run_on_over_images() -> None:
-    found = overlay_results(SQUARE)
-    drawn, notes = overlays.overlays(Squares(), found.cells, found.samples)
-    assert notes == []
-    assert [(overlay.sample, [panel.variant for panel in overlay.panels]) for overlay in drawn] == [
-        ("q000", ["a"]),
-        ("q001", ["a"]),
-    ]
-    panel = drawn[0].panels[0]
-    assert (panel.kept, panel.total, panel.answer) == (3, 32, "yes")
-    first, second = (np.asarray(picture).astype(int) for picture in panel.pictures)
-    cell = first.shape[0] // 4
-    centres = [(row * cell + cell // 2, column * cell + cell // 2) for row in range(4) for column in range(4)]
-    bright = [
-        [index for index, at in enumerate(centres) if image[at][channel] > 200]
-        for image, channel in ((first, 0), (second, 2))
-    ]
-    assert bright == [[0, 5], [1]]
-
-
-def test_pictures_have_the_shape_of_the_models_grid() -> None:
-    found = overlay_results([[1, 2, 8], [1, 8, 2]])
-    drawn, notes = overlays.overlays(Squares(), found.cells, found.samples)
-    assert notes == []
-    assert [picture.width / picture.height for picture in drawn[0].panels[0].pictures] == [4, 0.25]
-
-
-@pytest.mark.parametrize(
-    ("grids", "words"),
-    [
-        (None, "the grid of its 32 vision tokens is not known"),
-        (float("nan"), "is not known"),
-        ([[1, 4, 8]], "grids 1 x 4 x 8 do not fit 32 vision tokens of 2 visuals"),
-        ([[1, 4, 4], [1, 4, 5]], "do not fit"),
-    ],
-)
-def test_what_has_no_known_grid_is_said_and_not_drawn(grids: Any, words: str) -> None:
-    found = overlay_results(grids)
-    drawn, notes = overlays.overlays(Squares(), found.cells, found.samples)
-    assert drawn == []
-    assert [words in note for note in notes] == [True, True]
-
-
-def test_a_sample_that_is_gone_is_said() -> None:
-    found = overlay_results(SQUARE)
-    found.samples["sample"] = "x" + found.samples["sample"]
-    drawn, notes = overlays.overlays(Squares(), found.cells, found.samples)
-    assert drawn == []
-    assert "no longer has it" in notes[0]
-
-
-# -- files
 
 
 def every_figure(results: FakeResults, summary: Summary) -> dict[str, Figure]:

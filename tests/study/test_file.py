@@ -72,6 +72,49 @@ def test_every_problem_is_reported_at_once() -> None:
     assert len(found) == 11
 
 
+def test_models_paths_axes_and_labels_are_reported_beside_other_faults(tmp_path: Path) -> None:
+    found = problems(
+        models=["testbed/nanno", str(tmp_path / "gone"), {"id": "a/b", "device": "gpu"}, "a/b"],
+        tasks=["fake", {"name": "fake", "path": str(tmp_path / "no")}, {"name": "fake", "path": str(tmp_path)}],
+        recipes=["fastv", "fastv", {"recipe": "plphp", "controls": ["repacked"]}, {"recipe": "fastw"}],
+        axes={"budgett": [0.5], "budget": [1.5]},
+        factorial={"site": "llm.layers[2]", "scorers": ["atention"]},
+        limit=0,
+    )
+    starts = (
+        "recipes[3]: unknown recipe 'fastw'",
+        "limit: Input should be greater",
+        "label 'fastv' is taken by another recipe",
+        "axes: unknown axis 'budgett'. Did you mean 'budget'",
+        "recipes 'fastv', 'plphp' with budget=1.5: stages[0].budget: budget 1.5 is above 1",
+        "factorial.scorers: unknown scorer 'atention'. Did you mean 'attention'",
+        "model 'testbed/nanno': the testbed has no model 'nanno'. Did you mean 'nano'",
+        f"model '{tmp_path}/gone': model directory {tmp_path}/gone does not exist",
+        "model 'a/b': unknown device 'gpu'",
+        f"task 'fake': path: there is no {tmp_path}/no; the current directory is",
+    )
+    assert len(found) == len(starts), found
+    for said, start in zip(found, starts, strict=True):
+        assert said.startswith(start)
+
+
+def test_what_a_fault_hides_is_not_called_another() -> None:
+    lacking = {"label": "x", "recipe": {"stages": [{"site": "projector.output", "scorer": "random"}]}}
+    for changes in (
+        {"axes": {"budget": 0.5}, "recipes": [lacking]},
+        {"axes": [], "recipes": ["fastv"]},
+        {"recipes": [{"recipe": "fastv", "lable": "mine"}], "compare_to": "mine"},
+        {"baselines": {"without": ["rando"]}, "compare_to": "random"},
+    ):
+        assert len(problems(**changes)) == 1
+
+
+def test_a_control_that_a_recipe_cannot_have_is_reported_beside_other_faults() -> None:
+    found = problems(recipes=[{"recipe": "plphp", "controls": ["repacked"]}], limit=0)
+    assert len(found) == 2
+    assert found[1].startswith("recipe 'plphp': control 'repacked'")
+
+
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
@@ -82,9 +125,19 @@ def test_every_problem_is_reported_at_once() -> None:
         ({"baselines": {"without": ["random"]}}, "compare_to: nothing is labelled 'random'"),
         ({"baselines": {"without": ["downsampling"]}}, "'full', 'random', 'uniform_grid' or 'downsample'"),
         ({"seeds": [0, 1, 0]}, "0 is listed twice"),
+        ({"seeds": 3}, "seeds: expected a list, e.g. [3] (got 3)"),
+        ({"models": "testbed/nano"}, "models: expected a list, e.g. [testbed/nano] (got 'testbed/nano')"),
+        ({"tasks": {"name": "fake", "length": 3}}, "tasks: expected a list, e.g. [{name: fake, length: 3}] (got {"),
+        ({"models": ModelRef("a/b")}, "models: expected a list, e.g. [ModelRef(id='a/b', "),
+        ({"axes": {"budget": 0.5}}, "axes.budget: expected a list, e.g. [0.5]"),
+        (
+            {"recipes": [{"recipe": "fastv", "controls": "random"}]},
+            "recipes[0].controls: expected a list, e.g. [random]",
+        ),
         ({"tasks": ["fake", "fake"]}, "listed twice"),
         ({"factorial": {"site": "llm.layer[2]", "scorers": "all"}}, "unknown site 'llm.layer[2]'"),
         ({"recipes": [{"recipe": "fastv", "controls": ["inverse"]}]}, "'inverted'"),
+        ({"function-x": 1}, "the study: unknown field 'function-x'."),
         ({"name": "a/b"}, "name"),
         ({"name": ".."}, "name"),
         ({"recipes": [{"recipe": "fastv", "label": "factorial"}]}, "'factorial' is that of the cells of a factorial"),
@@ -116,7 +169,7 @@ def test_relative_paths_start_from_the_files_folder(tmp_path: Path, monkeypatch:
     assert ids == [str(home / "models/mine"), str(home / "other"), "llava-hf/llava-1.5-7b-hf", "testbed/nano"]
     assert study.tasks[0].path == home / "pictures"  # type: ignore[attr-defined]
     assert [entry.label for entry in study.recipes] == ["own", "again", "fastv"]
-    assert study.recipes[1].load().name == "own"
+    assert study.recipes[1].data()["name"] == "own"
 
 
 def test_a_missing_recipe_is_missed_beside_the_study(tmp_path: Path) -> None:

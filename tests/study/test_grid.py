@@ -130,6 +130,142 @@ def test_the_budget_axis_on_a_recipe_without_a_budget() -> None:
         variants(study(recipes=[{"label": "cut", "recipe": {"stages": [CUT]}}]))
 
 
+def refused(**changes: object) -> tuple[str, ...]:
+    with pytest.raises(StudyError) as caught:
+        variants(study(**changes))
+    return caught.value.problems
+
+
+def test_what_set_gives_and_an_axis_sets_too_is_refused_with_what_to_write() -> None:
+    (found,) = refused(recipes=["divprune", {"recipe": "fastv", "set": {"budget": 0.1}}])
+    assert found == (
+        "recipe 'fastv': `set: {budget: 0.1}` is what the study's axis 'budget' sets as well (0.5, 0.25); put it into "
+        "`axes` of this recipe in place of `set`: `axes: {budget: [0.1]}`"
+    )
+    mine = study(recipes=["divprune", {"recipe": "fastv", "axes": {"budget": [0.1]}}])
+    assert [stages(v)[0]["budget"] for v in of("fastv", variants(mine))] == [{"keep_ratio": 0.1}]
+
+
+@pytest.mark.parametrize(
+    ("given", "axis"),
+    [
+        ("stages.0.budget.keep_ratio", "budget"),
+        ("stages__0__budget", "stages.0.budget"),
+        ("stages.0.scorer.query", "scorer.query"),
+        ("scorer.query", "scorer"),
+        ({"stages.0.scorer": {"name": "attention", "query": "last"}}, "stages.0.scorer.query"),
+    ],
+)
+def test_set_and_an_axis_meet_however_they_are_spelled(given: str | dict[str, Any], axis: str) -> None:
+    level = ["attention"] if axis == "scorer" else ["text"] if "query" in axis else [0.3]
+    setting = given if isinstance(given, dict) else {given: 0.2 if "budget" in given else "last"}
+    found = refused(
+        recipes=[{"recipe": "fastv", "set": setting}], axes={"stages.0.site": ["llm.layers[2]"], axis: level}
+    )
+    assert len(found) == 1
+    assert f"is what the study's axis {axis!r} sets as well" in found[0]
+    assert found[0].endswith("(with 'stages.0.site', as they replace the study's)")
+
+
+def test_set_of_a_whole_stage_and_the_budget_axis() -> None:
+    whole = {"site": "llm.layers[3]", "scorer": "attention", "budget": 0.1}
+    entry = {"label": "two", "recipe": {"stages": [CUT, whole]}, "set": {"stages.1": whole}}
+    assert len(refused(recipes=[entry])) == 1
+    entry["set"] = {"stages.1": {**whole, "budget": None}}
+    assert len(of("two", variants(study(recipes=[entry])))) == 2
+
+
+def test_set_and_an_axis_of_its_own() -> None:
+    entry = {"recipe": "fastv", "set": {"budget": 0.1}, "axes": {"budget": [0.3]}}
+    (found,) = refused(recipes=[entry])
+    assert found.endswith("is what its own axis 'budget' sets as well (0.3); leave one of the two out")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("budget", "stages.0.budget"), ("stages.0.budget.keep_ratio", "budget"), ("scorer.query", "scorer")],
+)
+def test_two_axes_that_set_the_same(first: str, second: str) -> None:
+    level = {first: ["last"], second: ["attention"]} if "query" in first else {first: [0.5], second: [0.3]}
+    (found,) = refused(recipes=["fastv"], axes=level)
+    assert found == f"recipe 'fastv': the axes {first!r} and {second!r} set the same thing; leave one of the two out"
+
+
+def test_set_and_an_axis_beside_or_inside_each_other_are_both_done() -> None:
+    entry = {"recipe": "fastv", "set": {"scorer": {"name": "attention"}, "site": "llm.layers[3]"}}
+    found = of("fastv", variants(study(recipes=[entry], axes={"budget": [0.5], "scorer.query": ["text"]})))
+    assert [(stages(v)[0]["site"], stages(v)[0]["scorer"]["query"]) for v in found] == [("llm.layers[3]", "text")]
+    inner = {"recipe": "fastv", "axes": {"scorer": ["attention"], "scorer.query": ["last", "text"]}}
+    assert len(of("fastv", variants(study(recipes=[inner])))) == 2
+
+
+def test_an_axis_gives_a_recipe_the_budget_it_lacks() -> None:
+    lacking = {"label": "cls", "recipe": {"stages": [{"site": "projector.output", "scorer": "cls_attention"}]}}
+    found = of("cls", variants(study(recipes=[lacking])))
+    assert [(v.axes["budget"], stages(v)[0]["budget"]["keep_ratio"]) for v in found] == [(0.5, 0.5), (0.25, 0.25)]
+    by_path = study(recipes=[lacking], axes={"stages.0.budget": [0.5]})
+    assert [stages(v)[0]["budget"]["keep_ratio"] for v in of("cls", variants(by_path))] == [0.5]
+    (found_fault,) = refused(recipes=[lacking], axes={})
+    assert found_fault.startswith("recipe 'cls': stages[0]: allocator 'uniform': needs a budget")
+
+
+def test_only_stages_that_lack_a_budget_get_one() -> None:
+    first = {"site": "projector.output", "scorer": "random"}
+    entry = {"recipe": {"stages": [first, CUT]}, "label": "two"}
+    (found,) = of("two", variants(study(recipes=[entry], axes={"budget": [0.5]})))
+    assert [stage["budget"] for stage in stages(found)] == [{"keep_ratio": 0.5}, None]
+
+
+def test_a_fault_of_a_control_comes_alone_and_without_advice_on_axes() -> None:
+    (found,) = refused(recipes=["divprune", {"recipe": "plphp", "controls": ["repacked"]}])
+    assert found.startswith("recipe 'plphp': control 'repacked': llm.layers")
+    assert "axes" not in found
+
+
+def test_a_level_that_is_wrong_everywhere_is_said_once_with_the_recipes() -> None:
+    (found,) = refused(recipes=["fastv", "divprune", "plphp"], axes={"budget": [0.5, 1.5]})
+    assert found.startswith(
+        "recipes 'fastv', 'divprune', 'plphp' with budget=1.5: stages[0].budget: budget 1.5 is above 1"
+    )
+    assert "alone" not in found, "no recipe could have it"
+
+
+def test_faults_of_two_axes_and_of_the_recipe_come_together_each_once() -> None:
+    wrong = {"label": "w", "recipe": {"stages": [{"site": "llm.layers[2]", "scorer": "atention", "budget": 0.1}]}}
+    found = refused(recipes=["fastv", wrong], axes={"budget": [0.5, 1.5], "scorer.quary": ["last", "text"]})
+    assert [line.partition(": ")[0] for line in found] == [
+        "recipe 'fastv' with the axis 'scorer.quary'",
+        "recipes 'fastv', 'w' with budget=1.5",
+        "recipe 'w'",
+    ]
+
+
+def test_a_level_is_wrong_also_where_another_axis_spoils_every_point_of_it() -> None:
+    lacking = {"label": "cls", "recipe": {"stages": [{"site": "projector.output", "scorer": "cls_attention"}]}}
+    found = refused(recipes=[lacking], axes={"budget": [0.5, 1.5], "scorer.query": ["last"]})
+    assert [line.partition(": ")[0] for line in found] == [
+        "recipe 'cls' with scorer.query=last",
+        "recipe 'cls' with budget=1.5",
+    ]
+    found = refused(recipes=[lacking], axes={"budget": [0.5], "stages.3.scorer": ["random"]})
+    assert [line.partition(": ")[0] for line in found] == ["recipe 'cls' with stages.3.scorer=random"]
+
+
+def test_levels_that_fit_one_by_one_but_not_together() -> None:
+    axes = {"site": ["llm.layers[2]", "llm.layers[2].kv"], "positions": ["retain", "reindex"]}
+    (found,) = refused(recipes=[{"recipe": "fastv", "axes": {**axes, "reducer": [None]}}])
+    assert found.startswith(
+        "recipe 'fastv' with site=llm.layers[2].kv, positions=reindex, reducer=none: stages[0]: positions"
+    )
+
+
+def test_an_axis_that_begins_with_nothing_a_recipe_has() -> None:
+    found = refused(recipes=["fastv", {"recipe": "divprune", "axes": {"sede": [1]}}], axes={"budgett": [0.5]})
+    assert found[0].startswith("axes: unknown axis 'budgett'. Did you mean 'budget'")
+    assert found[1].startswith("recipe 'divprune': axes: unknown axis 'sede'.")
+    assert len(found) == 2
+
+
 def test_faults_of_several_recipes_come_together() -> None:
     bad = {"recipe": "fastv", "label": "bad", "axes": {"stages.0.scorer.quary": ["last"]}}
     with pytest.raises(StudyError) as caught:

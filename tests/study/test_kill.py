@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,18 @@ def begun(store: Store) -> Path:
     return store.folder.parent / "begun"
 
 
+def chunks_begun(store: Store) -> int:
+    file = begun(store)
+    return file.stat().st_size if file.exists() else 0
+
+
+def wait_for(run: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+    """Wait while the run lives."""
+    while not happened():
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.005)
+
+
 def finish(run: subprocess.Popen[str]) -> str:
     out, errors = run.communicate(timeout=60)
     assert (run.returncode, errors) == (0, "")
@@ -76,12 +89,15 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def test_twenty_kills_change_nothing(tmp_path: Path, expected: dict[str, bytes]) -> None:
-    """60 chunks of 20 ms; a run lives for 0 to 100 ms after its start."""
+    """60 chunks of 20 ms; a run lives for 0 to 50 ms after its start or, more often, after it has begun a chunk."""
     store = make_store(tmp_path / "out", cells())
     chance = random.Random(0)
     for _ in range(20):
+        before = chunks_begun(store)
         run = start(store)
-        time.sleep(chance.uniform(0, 0.1))
+        if chance.random() < 0.7:
+            wait_for(run, lambda before=before: chunks_begun(store) > before)  # type: ignore[misc]
+        time.sleep(chance.uniform(0, 0.05))
         run.kill()
         run.communicate()
     done = sum(store.state(cell).samples_done for cell in store.cells())
@@ -109,12 +125,11 @@ def test_two_runs_at_once_share_the_work_and_change_nothing(tmp_path: Path, expe
 def test_ctrl_c_ends_a_run_and_keeps_what_is_done(tmp_path: Path, expected: dict[str, bytes], executor: str) -> None:
     store = make_store(tmp_path / "out", cells())
     run = start(store, executor)
-    while not any(store.state(cell).samples_done for cell in store.cells()):
-        time.sleep(0.02)
+    wait_for(run, lambda: any(store.state(cell).samples_done for cell in store.cells()))
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does it: to the whole group
     assert finish(run).startswith("True")
     if executor == "processes":  # the chunks in hand were completed
-        assert sum(store.state(cell).samples_done for cell in store.cells()) == 2 * begun(store).stat().st_size
+        assert sum(store.state(cell).samples_done for cell in store.cells()) == 2 * chunks_begun(store)
     assert not list(store.folder.glob("errors/*"))
     assert not all(map(store.finished, store.cells()))
     assert "run interrupted" in (store.folder / "log.txt").read_text()
@@ -129,8 +144,7 @@ def test_ctrl_c_while_workers_start(tmp_path: Path, delay: float) -> None:
     store = make_store(tmp_path / "out", cells(samples=400))
     run = start(store, "processes")
     log = store.folder / "log.txt"
-    while not log.exists() or "run begins" not in log.read_text():
-        time.sleep(0.005)
+    wait_for(run, lambda: log.exists() and "run begins" in log.read_text())
     time.sleep(delay)
     os.killpg(run.pid, signal.SIGINT)
     assert finish(run).startswith("True")
@@ -140,8 +154,7 @@ def test_ctrl_c_while_workers_start(tmp_path: Path, delay: float) -> None:
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     store = make_store(tmp_path / "out", cells(samples=400))
     run = start(store, "processes")
-    while sum(bool(store.state(cell).samples_done) for cell in store.cells()) < 2:
-        time.sleep(0.02)
+    wait_for(run, lambda: sum(bool(store.state(cell).samples_done) for cell in store.cells()) >= 2)
     run.kill()
     run.communicate()
     end = time.monotonic() + 10

@@ -2,24 +2,28 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, PreTrainedModel
 
 from tests.study import fake
 from tests.study.fake import Fake, register_fake, save_default
 from vtprune.api import observe
+from vtprune.core import lookup
 from vtprune.core.errors import UnknownNameError
+from vtprune.core.lookup import adapter_of
 from vtprune.scorers.random import Random
 from vtprune.study import identity
 from vtprune.study.cell import Cell, ModelRef, Variant
 from vtprune.study.estimate import sample_flops, tokens_by_layer, workload
-from vtprune.study.factorial import LENT
 from vtprune.study.file import StudyError
+from vtprune.study.listing import plan_table
+from vtprune.study.names import LENT
 from vtprune.study.plan import Plan, make_plan
 from vtprune.study.prompts import encode
 from vtprune.testbed import load_default, models
@@ -218,9 +222,60 @@ def test_faults_of_models_recipes_and_axes_come_together(plan) -> None:
     assert "recipe 'divprune'" in text
 
 
+def test_a_model_that_no_adapter_knows_is_named_beside_the_other_faults(plan, tmp_path: Path) -> None:
+    LlamaConfig(architectures=["LlamaForCausalLM"]).save_pretrained(tmp_path)
+    with pytest.raises(StudyError) as caught:
+        plan(models=[str(tmp_path), "testbed/nanu"], recipes=["fastv"])
+    unsupported, unknown = caught.value.problems
+    assert unsupported.startswith(f"model {str(tmp_path)!r}: ")
+    assert "LlamaForCausalLM" in unsupported
+    assert "testbed has no model 'nanu'" in unknown
+
+
+def test_a_model_whose_adapter_does_not_fit_is_named(plan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = replace(adapter_of(load_default()[0]), vision_tower="elsewhere.tower")
+    monkeypatch.setattr(lookup, "adapter_of", lambda model, replacing=None: moved)
+    with pytest.raises(StudyError, match=r"model .*: adapter 'llava' does not fit"):
+        plan()
+
+
+def test_a_recipe_that_replaces_the_adapter_by_an_unfit_one_is_refused(plan) -> None:
+    stage = {"site": "projector.output", "scorer": "random", "budget": 0.5}
+    swapped = {"label": "swapped", "recipe": {"replace": {"llava": "qwen2_5_vl"}, "stages": [stage]}}
+    made = plan(recipes=["fastv", swapped])
+    (refusal,) = made.refused
+    assert (refusal.what, refusal.expected) == ("swapped", False)
+    assert "which does not know Llava" in refusal.reason
+    assert {cell.variant.label for cell in made.cells} >= {"full", "fastv"}
+
+
 def test_a_task_without_samples_is_an_error(plan) -> None:
     with pytest.raises(StudyError, match="task 'fake' has no samples"):
         plan(tasks=[{"name": "fake", "length": 0}])
+
+
+@pytest.mark.parametrize(
+    ("tells", "limit", "size"), [(True, None, 8), (True, 5, 5), (True, 50, 8), (False, 50, 50), (False, None, None)]
+)
+def test_answers_are_counted_as_far_as_the_task_tells(plan, tells: bool, limit: int | None, size: int | None) -> None:
+    made = plan(tasks=[{"name": "fake", "tells": tells}], limit=limit)
+    assert made.samples == (None if size is None else size * len(made.cells))
+    one = plan(tasks=[{"name": "fake", "tells": tells}], limit=1)
+    expected = [] if size is None else [size * cost for cost in one.flops.values()]
+    assert list(made.flops.values()) == pytest.approx(expected)
+    shown = [next(iter(column.cells)) for column in plan_table(made).columns]
+    assert shown[-2:] == (["all", "all"] if size is None else [str(size), str(made.samples)])
+
+
+def test_faults_of_models_and_of_tasks_come_together(plan, tmp_path: Path) -> None:
+    with pytest.raises(StudyError) as caught:
+        plan(models=["testbed/nanu"], tasks=[{"name": "jsonl", "path": str(tmp_path)}, {"name": "fake", "length": 0}])
+    model, questions, empty = caught.value.problems
+    assert "testbed has no model 'nanu'" in model
+    assert questions.startswith(
+        f"task 'jsonl': the questions in {tmp_path} cannot be used:\n    - there is no questions"
+    )
+    assert empty == "task 'fake' has no samples"
 
 
 def test_a_hub_id_is_pinned_to_the_cached_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,19 +291,55 @@ def test_a_hub_id_is_pinned_to_the_cached_commit(tmp_path: Path, monkeypatch: py
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text(commit)
     identity._commit.cache_clear()
-    assert identity.pinned(ModelRef("a/b")) == ModelRef("a/b", revision=commit)
-    assert identity.pinned(ModelRef("a/unknown")) == ModelRef("a/unknown")
+    notes: list[str] = []
+    assert identity.pinned(ModelRef("a/b"), notes) == ModelRef("a/b", revision=commit)
+    assert identity.pinned(ModelRef("a/elsewhere", revision=commit), notes) == ModelRef("a/elsewhere", revision=commit)
+    assert notes == []
+    assert identity.pinned(ModelRef("a/unknown"), notes) == ModelRef("a/unknown")
+    (note,) = notes
+    assert "a/unknown: which commit revision 'main' is cannot be found out (OSError: offline)" in note
+    assert "{id: a/unknown, revision: COMMIT}" in note
     assert identity.model_identity(ModelRef("a/b", revision=commit))["revision"] == commit
     assert identity.model_identity(ModelRef("a/unknown"))["revision"] == "main"
     identity._commit.cache_clear()
 
 
-def test_a_model_that_cannot_be_looked_at_is_planned_with_a_note(plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity, "_commit", lambda name, revision: None)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+def test_a_revision_that_was_not_to_be_had_is_asked_for_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As after an interruption of the network, in one process (a notebook)."""
+    commit = "89abcdef0123456789abcdef0123456789abcdef"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    answers: list[Any] = [ConnectionError("reset"), str(tmp_path / commit / "config.json")]
+
+    def download(*_: Any, **__: Any) -> str:
+        if isinstance(found := answers.pop(0), Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    notes: list[str] = []
+    assert identity.pinned(ModelRef("a/late", revision="v1"), notes).revision == "v1"
+    assert identity.pinned(ModelRef("a/late", revision="v1"), notes).revision == commit
+    assert identity.pinned(ModelRef("a/late", revision="v1"), notes).revision == commit
+    assert ["'v1'" in note and "ConnectionError: reset" in note for note in notes] == [True]
+    identity._commit.cache_clear()
+
+
+def test_a_model_that_cannot_be_looked_at_is_planned_with_notes(plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    def offline(*_: Any, **__: Any) -> None:
+        nonlocal asked
+        asked += 1
+        raise OSError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", offline)
     made = plan(models=["nobody/nothing"], recipes=["fastv", DEEP])
-    assert "could not be checked" in made.notes[0]
+    unpinned, unchecked = made.notes
+    assert "nobody/nothing: which commit revision 'main' is cannot be found out (" in unpinned
+    assert "could not be checked" in unchecked
+    assert asked == 1, "the Hub, for its configuration"
+    assert made.to_dict()["notes"] == list(made.notes)
     assert {cell.variant.label for cell in made.cells} >= {"fastv", "deep"}
     assert not made.flops
 

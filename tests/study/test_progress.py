@@ -37,6 +37,18 @@ def test_without_a_terminal_there_is_a_line_for_each_cell_that_ends(tmp_path: Pa
     assert lines[1].endswith("failed: RuntimeError: no tokens")
 
 
+def test_a_failure_that_was_said_is_not_said_again(tmp_path: Path) -> None:
+    cells = [make_cell(label, raises=why) for label, why in (("a", "no tokens"), ("b", "no tokens"), ("c", "else"))]
+    store = make_store(tmp_path / "out", cells)
+    console = Console(file=io.StringIO(), force_terminal=False)
+    execute(store, cells, factory=FAKE, listener=StudyProgress(store, cells, console))
+    assert [line.partition("failed: ")[2] for line in shown(console).splitlines()] == [
+        "RuntimeError: no tokens",
+        "as made-up raises=no tokens / a budget=0.25 seed=1",
+        "RuntimeError: else",
+    ]
+
+
 def test_on_a_terminal_there_is_a_bar_and_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     store = make_store(tmp_path / "out", [GOOD, BAD])

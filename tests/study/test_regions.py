@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import CLIPImageProcessorPil
+from transformers import CLIPImageProcessorPil, LlavaImageProcessorPil
 
 from vtprune.core.task import Region, Sample, Video
 from vtprune.study.regions import WHOLE, annotation, centre_crop, crop_of, within
@@ -70,15 +70,19 @@ def test_nothing_to_annotate() -> None:
         ((40, 30), {"do_resize": False}, {}),
         ((160, 80), {}, {"size": {"shortest_edge": 24}, "crop_size": {"height": 24, "width": 24}}),
         ((160, 80), {"size": {"height": 48, "width": 48}, "do_center_crop": False}, {}),
+        ((160, 80), {"do_pad": True}, {}),
+        ((71, 130), {"do_pad": True, "size": {"height": 48, "width": 48}, "do_center_crop": False}, {}),
+        ((160, 80), {"do_pad": True, "size": {"shortest_edge": 60}}, {}),
     ],
 )
 @pytest.mark.parametrize("box", [(0.4, 0.1, 0.7, 0.6), (0.0, 0.0, 0.2, 0.3), (0.1, 0.55, 0.9, 1.0)])
-def test_regions_go_through_the_processors_centre_crop(
+def test_regions_go_through_the_processors_padding_and_centre_crop(
     picture: tuple[int, int], options: dict[str, Any], told: dict[str, Any], box: tuple[float, float, float, float]
 ) -> None:
     """Reference: a picture that is white in the box and black elsewhere, as the processor shows it to the model."""
     size = {"size": {"shortest_edge": 48}, "crop_size": {"height": 48, "width": 48}, **options}
-    images = CLIPImageProcessorPil(do_normalize=False, do_convert_rgb=True, **size)
+    kind = LlavaImageProcessorPil if "do_pad" in options else CLIPImageProcessorPil
+    images = kind(do_normalize=False, do_convert_rgb=True, image_mean=[0, 0, 0], **size)
     fine = np.zeros((picture[1], picture[0], 3), dtype=np.uint8)
     left, top, right, bottom = (round(share * side) for share, side in zip(box, picture * 2, strict=True))
     fine[top:bottom, left:right] = 255
@@ -89,7 +93,7 @@ def test_regions_go_through_the_processors_centre_crop(
     expected = pixels.reshape(6, cell, 6, cell).mean((1, 3)).flatten()
     one = Sample("s", (painted, "what ?"), ("a",), regions=(Region(0, exact),))
     crop = crop_of(painted, SimpleNamespace(image_processor=images), told)
-    assert (crop == WHOLE) == (not images.do_center_crop)
+    assert (crop == WHOLE) == (not images.do_center_crop and "do_pad" not in options)
     assert torch.allclose(annotation(one, [(1, 6, 6)], [crop]), expected.float(), atol=0.12)
 
 

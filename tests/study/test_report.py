@@ -42,7 +42,13 @@ def cell(
     variant = Variant(
         label, role, None if role == "full" else {"name": label, "schema_version": 1, "stages": []}, axes=axes, of=of
     )
-    identity = {"label": label, "axes": axes, "model": {"id": model}, "task": task, "versions": {"torch": "2.13.0"}}
+    identity = {
+        "label": label,
+        "axes": axes,
+        "model": {"id": model, "dtype": "auto"},
+        "task": task,
+        "versions": {"torch": "2.13.0"},
+    }
     return Cell(ModelRef(model), {"name": task, "length": SAMPLES}, variant, SAMPLES, SAMPLES, identity, keep_indices=2)
 
 
@@ -77,7 +83,9 @@ def rows(of: Cell, skill: float, count: int = SAMPLES) -> list[Any]:
                 "tokens_by_layer": by_layer if budget < 1 else None,
                 "kv_by_head": [[tokens, tokens // 2] for tokens in by_layer] if budget < 1 else None,
                 "kept": sorted(rng.choice(TOKENS, kept, replace=False).tolist()) if index < 2 and budget < 1 else None,
+                "kept_share": None,
                 "grids": [[1, 4, TOKENS // 4]] if index < 2 else None,
+                "crops": [[0.0, 0.0, 1.0, 1.0]] if index < 2 else None,
             }
         )
     return found
@@ -95,6 +103,7 @@ def fill(store: Store, of: Cell, skill: float = 0.6, count: int = SAMPLES) -> No
             "generate": 0.5,
             "stages": [0.1],
             "device": "cpu",
+            "dtype": "float32",
         }
         claim.append(rows(of, skill, count), time)  # type: ignore[arg-type]
         if count == SAMPLES:
@@ -196,6 +205,24 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # -- a finished study
+
+
+def test_what_ran_is_said_and_not_what_was_asked_for(page: Path, cheap: None, tmp_path: Path) -> None:
+    assert "dtype float32 (asked for: auto)" in page.read_text(encoding="utf-8")
+    store = make(tmp_path, [cell("full", "full", budget=None)])
+    assert "dtype auto (what that was is not recorded)" in write_report(store.folder).read_text(encoding="utf-8")
+
+
+def test_tables_of_the_page_have_costs_and_honest_intervals(cheap: None, tmp_path: Path) -> None:
+    cells = [cell("full", "full", budget=None), cell("fastv")]
+    store = make(tmp_path, cells)
+    for one, skill in zip(cells, (1.0, 0.0), strict=True):
+        fill(store, one, skill)
+    text = write_report(store.folder).read_text(encoding="utf-8")
+    assert "<td>100.0 (75-100) </td>" in text
+    assert "<th>tokens (%)</th><th>cache (%)</th>" in text
+    assert "<td>44</td><td>19</td>" in text
+    assert "A group is the mean of its types" in text
 
 
 def test_the_page_loads_nothing_and_runs_nothing(page: Path) -> None:

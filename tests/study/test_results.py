@@ -8,20 +8,23 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.study.fakes import FAKE, make_cell, make_rows, make_store
+from tests.study.fakes import FAKE, make_cell, make_rows, make_store, make_time
 from tests.study.test_store import answer
 from vtprune.core.recipe import Recipe
 from vtprune.study.cell import ModelRef, Variant
 from vtprune.study.executors import execute
 from vtprune.study.extras import MissingExtraError
+from vtprune.study.identity import variant_identity
 from vtprune.study.labels import model_labels, task_labels
 from vtprune.study.results import Results
 from vtprune.study.rows import SAMPLE_COLUMNS, TIME_COLUMNS, SampleRow
-from vtprune.study.store import Store, StoreError
+from vtprune.study.run import progress
+from vtprune.study.store import Store, StoreError, lines
 
 pd = pytest.importorskip("pandas")
 pytest.importorskip("pyarrow")
@@ -71,11 +74,53 @@ def test_results_of_nothing_yet_have_their_columns(tmp_path: Path) -> None:
         Results.load(tmp_path / "cells")
 
 
+def test_rows_of_an_earlier_version_have_no_crops_and_load(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "out", [PARTIAL])
+    rows: list[Any] = [
+        {name: value for name, value in row.items() if name != "crops"} for row in make_rows(PARTIAL, 0, 3)
+    ]
+    store.cell_file(PARTIAL).write_bytes(lines.encode({"chunk": 0, "rows": rows}))
+    with store.claim(PARTIAL) as claim:  # type: ignore[union-attr]
+        claim.append(make_rows(PARTIAL, 3, 3), make_time(PARTIAL, 1, 3))
+    found = Results.load(store.folder).samples
+    store.finalise()
+    table = pd.read_parquet(store.folder / "samples.parquet")
+    for samples in (found, table):
+        assert tuple(samples.columns) == SAMPLE_COLUMNS
+        assert samples["crops"].isna().all()
+        assert samples["kept"].notna().tolist() == [True, True, False, False, False, False]
+
+
+def test_times_of_an_earlier_version_have_no_dtype_and_load(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "out", [PARTIAL])
+    with store.claim(PARTIAL) as claim:  # type: ignore[union-attr]
+        claim.append(make_rows(PARTIAL, 0, 3), make_time(PARTIAL, 0, 3))
+    time: Any = {name: value for name, value in make_time(PARTIAL, 0, 3).items() if name != "dtype"}
+    store.times_file(PARTIAL).write_bytes(lines.encode(time))
+    found = Results.load(store.folder).times
+    store.finalise()
+    for times in (found, pd.read_parquet(store.folder / "times.parquet")):
+        assert tuple(times.columns) == TIME_COLUMNS
+        assert times["dtype"].isna().tolist() == [True]
+
+
 def test_cells_of_earlier_plans_are_no_results_but_stay(store: Store) -> None:
     make_store(store.folder, [PARTIAL])
     results = Results.load(store.folder)
     assert set(results.samples["cell"]) == {PARTIAL.id}
     assert store.cell_file(DONE).exists()
+
+
+def test_how_far_a_cell_is_is_the_same_wherever_it_is_asked(store: Store) -> None:
+    planned: Any = SimpleNamespace(cells=CELLS, flops={}, sizes={})
+    assert [store.state(cell).status for cell in CELLS] == ["partial", "failed", "done", "missing"]
+    found = progress(planned, store.folder)
+    assert (found.done, found.partial, found.missing, found.failed) == (1, 1, 1, 1)
+    with store.cell_file(DONE).open("ab") as file:
+        file.write(b"\n\n")
+    found = progress(planned, store.folder)
+    assert (found.done, found.partial, found.missing, found.failed) == (0, 1, 1, 2)
+    assert Results.load(store.folder).cells["status"].tolist() == [store.state(cell).status for cell in CELLS]
 
 
 def test_a_damaged_cell_is_a_failed_one(store: Store) -> None:
@@ -152,11 +197,16 @@ def test_finalising_twice_gives_the_same_bytes_and_leaves_no_other_file(store: S
     assert not list(store.folder.glob(".tmp*"))
 
 
-def test_the_hash_in_cells_is_that_of_the_recipe(tmp_path: Path) -> None:
-    recipe = Recipe.load("fastv")
-    cell = replace(make_cell(), variant=Variant("fastv", "recipe", recipe=recipe.to_dict()))
-    make_store(tmp_path / "out", [cell])
-    assert list(Results.load(tmp_path / "out").cells["recipe_hash"]) == [recipe.hash]
+def test_the_hash_in_cells_is_that_of_the_recipe_as_it_was_planned(tmp_path: Path) -> None:
+    recipe = Recipe.load({**Recipe.load("fastv").to_dict(), "replace": {"llava": "qwen2_5_vl"}})
+    assert recipe.hash != Recipe.load("fastv").hash
+    variants = [Variant("full", "full"), Variant("fastv", "recipe", recipe=recipe.to_dict())]
+    cells = [replace(make_cell(), variant=of, identity={"variant": variant_identity(of)}) for of in variants]
+    unplanned = replace(make_cell(), variant=variants[1])
+    make_store(tmp_path / "out", [*cells, unplanned])
+    hashes = Results.load(tmp_path / "out").cells["recipe_hash"]
+    assert hashes.notna().tolist() == [False, True, False]
+    assert hashes.iloc[1] == recipe.hash
 
 
 def test_labels_say_what_differs() -> None:

@@ -14,6 +14,7 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from vtprune.study.power import groups_needed, least_p
 from vtprune.study.statistics.bootstrap import Settings, bootstrap_means
 from vtprune.study.statistics.intervals import estimate_means
 from vtprune.study.statistics.paired import holm, mcnemar, resolvable, sign_flip, standard_error
@@ -167,7 +168,7 @@ def test_standard_error_of_single_samples_is_the_textbook_one_and_grows_with_sha
 def test_a_resolvable_difference_is_found_four_times_in_five() -> None:
     rng, alpha = np.random.default_rng(6), 0.01
     error = math.sqrt(0.3 / 300)
-    gain = resolvable(error, 300, alpha)
+    gain = resolvable(error, 300, 1 / 300, alpha)
     found = 0
     for _ in range(400):
         u = rng.random(300)
@@ -177,5 +178,29 @@ def test_a_resolvable_difference_is_found_four_times_in_five() -> None:
 
 
 def test_without_spread_fewer_samples_resolve_less() -> None:
-    assert 0 < resolvable(0.0, 1000, 0.05) < resolvable(0.0, 100, 0.05) < resolvable(0.0, 10, 0.05)
-    assert resolvable(float("nan"), 1, 0.05) > 1
+    found = [resolvable(0.0, n, 1.0, 0.05) for n in (1000, 100, 10)]
+    assert 0 < found[0] < found[1] < found[2] <= 1
+    assert resolvable(float("nan"), 1, 1.0, 0.05) == math.inf
+
+
+@pytest.mark.parametrize(("comparisons", "needed"), [(1, 6), (30, 11), (500, 15)])
+def test_the_floor_of_the_test_is_that_of_the_flips_themselves(comparisons: int, needed: int) -> None:
+    assert groups_needed(0.05, comparisons) == needed
+    for unlike in (needed - 1, needed):
+        assert sign_flip(np.ones(unlike), 0) == pytest.approx(least_p(unlike)) == 2 / 2**unlike
+        best = holm([least_p(unlike), *[1.0] * (comparisons - 1)])[0]
+        assert (best < 0.05) == (unlike == needed)
+
+
+def test_with_too_few_groups_nothing_is_resolved_and_never_more_than_everything() -> None:
+    assert resolvable(0.01, 10, 0.01, 0.05, 30) == math.inf
+    assert resolvable(0.01, 11, 0.01, 0.05, 30) < 1
+    assert resolvable(0.3, 32, 0.01, 0.05, 30) == math.inf
+
+
+def test_answers_that_hardly_differ_resolve_no_less_than_as_many_groups_as_the_test_needs() -> None:
+    # 64 groups of 8 questions, 30 comparisons: 11 groups have to differ, with at least one question each.
+    found = resolvable(1e-4, 64, 1 / 8, 0.05, 30)
+    assert found > 11 / 512
+    share = found * 8
+    assert stats.binom.sf(10, 64, share) == pytest.approx(0.8)

@@ -151,6 +151,12 @@ def test_it_says_whether_it_has_regions(folder: Path) -> None:
     assert [task.has_regions(limit) for limit in (None, 3, 2)] == [True, True, False]
 
 
+def test_it_counts_its_questions(folder: Path) -> None:
+    plain = {"question": "What colour?", "image": "images/red.png", "answer": "red"}
+    write(folder, plain, plain, plain)
+    assert Jsonl(path=folder).sample_count() == len(list(Jsonl(path=folder).samples())) == 3
+
+
 def test_choices(folder: Path) -> None:
     row = {"question": "Which?", "image": "images/red.png", "choices": ["cat", "dog"]}
     write(folder, {**row, "answer": "B"}, {**row, "answer": "cat"})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from vtprune.cli.adapters import app as adapters_app
 from vtprune.cli.check import check_targets
@@ -18,8 +19,21 @@ from vtprune.cli.testbed import app as testbed_app
 from vtprune.cli.validate import validate_recipe
 from vtprune.cli.verify import verify_families
 
+
+class Group(TyperGroup):
+    """The commands, with messages on wrong values in typer's words alone: pydantic puts two of its own before them."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 app = typer.Typer(
     name="vtprune",
+    cls=Group,
     help="Vision-token pruning for large vision-language models, as recipes of plugins.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -94,7 +94,8 @@ def inspect(
     """
     if skeleton is not None and skeleton.exists() and not force:
         raise CliError(f"{skeleton} exists already; name another file, or give --force to overwrite it", 2)
-    from vtprune.inspection import config_of, inspect_model, without_weights
+    from vtprune.inspection import inspect_model
+    from vtprune.loading import config_of, without_weights
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

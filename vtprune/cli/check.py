@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtprune.cli.completion import checkable
+from vtprune.cli.completion import check_name, checkable
 from vtprune.cli.console import CliError, Debug, Json, friendly, note, print_json, stdout
 
 if TYPE_CHECKING:
@@ -54,7 +54,10 @@ def check_targets(
         ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Everything that vtprune ships.")] = False,
-    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Run this check alone; repeatable.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Run this check alone; repeatable.", autocompletion=check_name),
+    ] = None,
     listing: Annotated[bool, typer.Option("--list", help="Say which checks there are, and run nothing.")] = False,
     slow: Annotated[
         bool, typer.Option("--slow/--fast", help="With the checks that run a tiny model, or without.")
@@ -143,20 +146,25 @@ def _data(result: Checked) -> dict[str, Any]:
 
 
 def _show(results: Sequence[Checked], verbose: bool) -> None:
-    """Numbers for each target, then every fault and expected failure, or with ``verbose`` every outcome."""
+    """Numbers for each target, then every fault and expected failure, or with ``verbose`` every outcome.
+
+    `vtprune describe` counts a check once, whatever it ran on, hence both factors.
+    """
     console = stdout()
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("what", no_wrap=True)
-    for status in ORDER:
-        table.add_column(status, justify="right")
+    for title in ("checks", "examples", *ORDER):
+        table.add_column(title, justify="right")
     for result in results:
+        checks = {outcome.check.name for outcome in result.outcomes}
+        examples = {id(outcome.component) for outcome in result.outcomes}
         counts = [sum(outcome.status == status for outcome in result.outcomes) for status in ORDER]
-        table.add_row(
-            result.target.title, *(("could not be made", *[""] * 4) if result.fault else map(_number, counts))
-        )
+        numbers = map(_number, (len(checks), len(examples), *counts))
+        table.add_row(result.target.title + (", could not be made" if result.fault else ""), *numbers)
     console.print(table)
+    console.print("Each check is run on each example; from 'passed' on, such runs are counted.")
     for result in results:
         shown = [o for o in result.outcomes if verbose or o.is_fault or o.status == "expected failure"]
         if shown or result.fault:

@@ -64,7 +64,10 @@ def _unknown(name: str) -> str:
     from vtprune.core.plugins import plugins, registry
     from vtprune.core.plugins.absent import why_absent
     from vtprune.core.plugins.plugin import canonical
+    from vtprune.studies import shipped
 
+    if name in shipped():
+        return f"{name!r} is a study, not a component; `vtprune study show {name}` prints its file."
     names = {entry.name for entry in registry().entries()}
     message = f"nothing is registered as {name!r}."
     origin, _, rest = name.partition("/")

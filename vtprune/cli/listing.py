@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vtprune.cli.completion import distribution_name
+from vtprune.cli.completion import distribution_name, kind_name
 from vtprune.cli.console import CliError, Debug, Json, friendly, note, print_json, stdout
 from vtprune.core.plugins import GROUP, failures, plugins, plugins_problems, registry
 from vtprune.core.registry import KINDS
@@ -16,13 +15,17 @@ from vtprune.core.registry import KINDS
 if TYPE_CHECKING:
     from vtprune.core.registry import Registration
 
-Plural = Enum("Plural", {f"{kind}s": f"{kind}s" for kind in KINDS}, type=str)  # type: ignore[misc]
-
 
 @friendly
 def list_names(
     kinds: Annotated[
-        list[Plural] | None, typer.Argument(metavar="KIND", help="Some kinds only.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="KIND",
+            help="Some kinds only, e.g. scorers (or scorer).",
+            show_default=False,
+            autocompletion=kind_name,
+        ),
     ] = None,
     origin: Annotated[
         str | None,
@@ -34,7 +37,7 @@ def list_names(
     """List scorers, allocators, selectors, reducers, adapters, recipes and tasks, with where they come from and how
     they fared in the conformance suite.
     """
-    wanted = {kind.value.removesuffix("s") for kind in kinds or ()} or set(KINDS)
+    wanted = {_kind(text) for text in kinds or ()} or set(KINDS)
     if origin is not None:
         origin = _known(origin)
     entries = [entry for entry in registry().entries() if entry.kind in wanted and origin in (None, entry.origin)]
@@ -47,6 +50,16 @@ def list_names(
         print_json([{**asdict(entry), "conformance": _conformance(entry) or None} for entry in entries])
         return
     _show(entries)
+
+
+def _kind(text: str) -> str:
+    """A kind written in the singular or the plural; raises CliError for what is none."""
+    from vtprune.core.errors import did_you_mean
+
+    if (kind := text.removesuffix("s")) not in KINDS:
+        hint = did_you_mean(text, (f"{one}s" for one in KINDS))
+        raise CliError(f"{text!r} is no kind of what is registered.{hint}", 2)
+    return kind
 
 
 def _known(distribution: str) -> str:

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from vtprune.cli.console import Debug, friendly, note
+from vtprune.core.registry import STAGE_KINDS
 
-PartKind = Enum("PartKind", {k: k for k in ("scorer", "allocator", "selector", "reducer")}, type=str)  # type: ignore[misc]
+PartKind = Enum("PartKind", {kind: kind for kind in STAGE_KINDS}, type=str)  # type: ignore[misc]
 
 
 @friendly

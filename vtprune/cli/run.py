@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtprune.cli.completion import model_name, recipe_name
+from vtprune.cli.completion import attention_name, model_name, recipe_name
 from vtprune.cli.console import CliError, Debug, Json, friendly, note, print_json, stdout
-from vtprune.cli.prompts import complete_prompt, count_placeholders, encode
-from vtprune.loading import DTYPES, load_model, open_image, pick_device
+from vtprune.cli.prompts import complete_prompt, encode
+from vtprune.cli.unasked import shown_and_asked
+from vtprune.loading import DTYPES, TESTBED, load_model, open_image, pick_device
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,12 +38,13 @@ def run_recipe(
         typer.Option(
             "--model",
             "-m",
-            help="Hub id or local directory; left out, a miniature model with random weights.",
+            help="Hub id, local directory or testbed/NAME; left out, a miniature model with random weights.",
             autocompletion=model_name,
         ),
     ] = None,
     image: Annotated[
-        list[Path] | None, typer.Option("--image", "-i", help="Image file; may be repeated. Left out, a photograph.")
+        list[Path] | None,
+        typer.Option("--image", "-i", help="Image file; may be repeated. Left out, a photograph or a testbed scene."),
     ] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Text; image placeholders are added.")] = None,
     overrides: Annotated[
@@ -52,7 +54,9 @@ def run_recipe(
     seed: Annotated[int, typer.Option(help="Seed of PyTorch, for models that sample.")] = 0,
     dtype: Annotated[Dtype, typer.Option(help="Of the weights; auto takes the checkpoint's.")] = AUTO,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    attn: Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager, ...")] = None,
+    attn: Annotated[
+        str | None, typer.Option(help="Attention implementation: sdpa, eager, ...", autocompletion=attention_name)
+    ] = None,
     as_json: Json = False,
     overlay: Annotated[
         Path | None, typer.Option(help="Draw the kept tokens over the images into this file (.png, .jpg, ...).")
@@ -71,8 +75,7 @@ def run_recipe(
     images = [open_image(path) for path in paths]
     with contextlib.redirect_stdout(sys.stderr):
         net, processor = load_model(model, dtype.value, pick_device(device), attn)
-        if not images:
-            images = _photographs(max(1, count_placeholders(processor, prompt)))
+        images, prompt = shown_and_asked(model, processor, prompt, images)
         text = complete_prompt(processor, prompt, len(images))
         inputs = encode(processor, text, images, net)
         result = _generate(net, processor, inputs, chosen, max_new_tokens, seed, compare)
@@ -83,18 +86,24 @@ def run_recipe(
         _print_result_json(result, report, model, text, paths)
     else:
         _print_result(result, report)
+    _note_if_empty(result, report.new_tokens, model)
     if model is None:
         from vtprune.testbed import DEFAULT_NOTE
 
         note(DEFAULT_NOTE)
 
 
-def _photographs(count: int) -> list[Image.Image]:
-    from vtprune.testbed import photo, photos
-
-    names = [photos()[index % len(photos())] for index in range(count)]
-    note(f"no --image given; using the photograph{'s' if count > 1 else ''} {', '.join(names)}")
-    return [photo(name) for name in names]
+def _note_if_empty(result: dict[str, Any], steps: int, model: str | None) -> None:
+    """An empty line would look like a fault of the command."""
+    texts = {"unpruned": result.get("unpruned", result)["text"], "pruned": result["text"]}
+    empty = [name for name, text in texts.items() if not text]
+    if not empty:
+        return
+    which = "" if len(empty) == 2 else f" when {empty[0]}"
+    known = "; a model of the testbed knows its scenes and questions only, see `vtprune testbed show`"
+    hint = known if model is not None and model.startswith(TESTBED) else ""
+    what = "ended at once" if "pruned" in empty and not steps else "wrote nothing but special tokens or spaces"
+    note(f"the model {what}{which}: its answer is empty{hint}")
 
 
 def _check_overlay(path: Path) -> None:

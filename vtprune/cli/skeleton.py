@@ -15,9 +15,7 @@ HEAD = '''"""An adapter for {name}, begun by `vtprune adapters inspect`.
 
 from __future__ import annotations
 
-from vtprune.core.adapter import Adapter
-from vtprune.core.recognised_images import images
-from vtprune.core.signals import KINDS
+from vtprune.plugin import Adapter, recognised_images
 
 ADAPTER = Adapter(
     name="{short}",
@@ -35,16 +33,21 @@ REQUIRED = ("language_model", "vision_tower")
 TAIL = """\
     # One VisionInput per tensor of features that the model returned, without a grid. Replace it by a function of your
     # own, (model, call) -> [VisionInput], to give each rectangle of tokens its grid (t, h, w) and its pixels; then
-    # take "grid" and "sample_seed" out of the set below.
-    images=images,
+    # "grid" and "sample_seed" belong in the set below.
+    images=recognised_images,
     # (model, call, images) -> [int64 [vision, unit]]: for each token the rows of a vision layer's sequence that it is
-    # made of, -1 for a separator. With it take "vision_attention" out of the set below.
+    # made of, -1 for a separator. With it "vision_attention" belongs in the set below.
     tower_rows=None,
     # The same for the projector's input; with it stages can act at vision.output.
     projector_rows=None,
     # (model, [vision, unit, dim]) -> [vision, dim]: the projector on some tokens, for merging at vision.output.
     project=None,
-    provides=frozenset(KINDS) - {withheld},
+    # What the family can serve.
+    provides=frozenset(
+        [
+{provided}
+        ]
+    ),
 )
 """
 
@@ -75,8 +78,8 @@ def skeleton_of(model: Any) -> str:
     entries = ", ".join(f'"{kind}": "{attribute}"' for kind, attribute in placeholders.items())
     lines.append(f"    placeholders={{{entries}}},\n")
     withheld = GUESSED | {"sample_seed"} if seen.adapter is None else frozenset(KINDS) - seen.adapter.provides
-    names = ", ".join(f'"{kind}"' for kind in sorted(withheld))
-    lines.append(TAIL.replace("{withheld}", f"{{{names}}}"))
+    provided = "\n".join(f'            "{kind}",' for kind in KINDS if kind not in withheld)
+    lines.append(TAIL.replace("{provided}", provided))
     return "".join(lines)
 
 

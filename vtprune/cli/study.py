@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -11,14 +12,19 @@ import typer
 
 from vtprune.cli.completion import study_name
 from vtprune.cli.console import Debug, Json, friendly, note, print_json, stdout
+from vtprune.study.names import EXECUTORS
 
 if TYPE_CHECKING:
     from vtprune.study.plan import Plan
     from vtprune.study.run import Finished
 
-app = typer.Typer(help="Ablation studies: plan, run, resume and report.", no_args_is_help=True)
+app = typer.Typer(
+    help="Ablation studies: plan, run, resume and report. To write one, start from a copy of a shipped one: "
+    "vtprune study show quickstart > mine.yaml",
+    no_args_is_help=True,
+)
 
-Executor = Enum("Executor", {name: name for name in ("inline", "processes", "ray")}, type=str)  # type: ignore[misc]
+Executor = Enum("Executor", {name: name for name in EXECUTORS}, type=str)  # type: ignore[misc]
 INLINE = Executor("inline")
 MERGED_SHOWN = 3
 Study = Annotated[
@@ -51,10 +57,27 @@ def list_studies(as_json: Json = False, debug: Debug = False) -> None:
     stdout().print(table)
 
 
+@app.command("show")
+@friendly
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A study that comes with vtprune.", autocompletion=study_name)
+    ],
+    debug: Debug = False,
+) -> None:
+    """Print the file of a study that comes with vtprune, to read or to start from; where it lies goes to stderr."""
+    from vtprune.studies import path
+
+    found = path(name)
+    note(str(found))
+    typer.echo(found.read_text(encoding="utf-8"), nl=False)
+
+
 @app.command("plan")
 @friendly
 def plan(study: Study, out: Out = None, limit: Limit = None, as_json: Json = False, debug: Debug = False) -> None:
     """Say what a study would run, what is done already, what is refused and why, and what it would cost."""
+    from vtprune.study.power import too_few
     from vtprune.study.run import default_folder, plan_study, progress
 
     planned = plan_study(study, limit=limit)
@@ -63,6 +86,7 @@ def plan(study: Study, out: Out = None, limit: Limit = None, as_json: Json = Fal
     state = progress(planned, folder)
     if as_json:
         data = {key: value for key, value in planned.to_dict().items() if key in ("name", "refused", "merged", "notes")}
+        data["notes"] = [*data["notes"], *too_few(planned)]
         cells = [{"id": cell.id, "name": cell.name} for cell in planned.cells]
         print_json({**data, "folder": str(folder), "cells": cells, "samples": planned.samples, **asdict(state)})
         return
@@ -105,7 +129,10 @@ def run(
     try:
         finished = run_study(planned, folder, executor=executor.value, workers=workers, quiet=quiet)
     except KeyboardInterrupt:
-        again = f"vtprune study run {study}" + (f" --out {out}" if out else "") + (f" --limit {limit}" if limit else "")
+        given = {"out": out, "executor": None if executor is INLINE else executor.value, "limit": limit}
+        given["workers"] = None if workers == 1 else workers
+        options = (f" --{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+        again = f"vtprune study run {shlex.quote(study)}{''.join(options)}{' --quiet' if quiet else ''}"
         typer.echo(f"interrupted; what is answered is kept in {folder}. To go on: {again}", err=True)
         raise typer.Exit(130) from None
     if not quiet:
@@ -137,11 +164,13 @@ def _changes(folder: Path) -> None:
 
 
 def _notes(planned: Plan) -> None:
+    from vtprune.study.power import too_few
+
     for merged in planned.merged[:MERGED_SHOWN]:
         note(str(merged))
     if (more := len(planned.merged) - MERGED_SHOWN) > 0:
         note(f"and {more} more are the same as another; `vtprune study plan --json` lists them all")
-    for line in planned.notes:
+    for line in (*planned.notes, *too_few(planned)):
         note(line)
 
 
@@ -155,10 +184,12 @@ def _print_table(folder: Path) -> None:
 
 def _settle(finished: Finished) -> None:
     """Say what is not done; exit code 1 if a cell failed, or something that was asked for by name was refused."""
+    from vtprune.study.listing import failures
+
     if finished.elsewhere:
         note(f"{finished.elsewhere} cells are being run by another process; run `vtprune study report` when it is done")
-    for name, error in finished.failed.items():
-        typer.echo(f"failed: {name}: {error}", err=True)
+    for line in failures(finished.failed):
+        typer.echo(line, err=True)
     refused = [refusal for refusal in finished.plan.refused if not refusal.expected]
     parts = []
     if finished.failed:

@@ -41,6 +41,8 @@ def show(
         raise CliError("\n".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors()), 2) from error
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise CliError(f"{out} is not the name of a picture; use a name that ends in .png", 2)
+    if not (folder := out.resolve().parent).is_dir():
+        raise CliError(f"--out {out}: the directory {folder} does not exist", 2)
     draw(task, count).save(out)
     note(f"{count} scene{'s' if count != 1 else ''} drawn to {out}")
 

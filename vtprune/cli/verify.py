@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vtprune.cli.completion import family_name, mode_name, subject_name
 from vtprune.cli.console import CliError, Debug, Json, friendly, note, stdout
 
 if TYPE_CHECKING:
@@ -22,13 +23,21 @@ SAVED_EVERY = 20
 
 @friendly
 def verify_families(
-    family: Annotated[list[str] | None, typer.Option("--family", "-f", help="A family or variant; repeatable.")] = None,
+    family: Annotated[
+        list[str] | None,
+        typer.Option("--family", "-f", help="A family or variant; repeatable.", autocompletion=family_name),
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(help="A tiny model of your own, module:function; repeatable. See docs/verification.md."),
     ] = None,
-    site: Annotated[list[str] | None, typer.Option("--site", help="A site or a method's name; repeatable.")] = None,
-    mode: Annotated[list[str] | None, typer.Option("--mode", help="A way of calling; repeatable.")] = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option("--site", help="A site or a method's name; repeatable.", autocompletion=subject_name),
+    ] = None,
+    mode: Annotated[
+        list[str] | None, typer.Option("--mode", help="A way of calling; repeatable.", autocompletion=mode_name)
+    ] = None,
     attention: Annotated[list[str] | None, typer.Option(help="sdpa or eager; left out, both.")] = None,
     listing: Annotated[bool, typer.Option("--list", help="Say what would be run, and run nothing.")] = False,
     out: Annotated[
@@ -48,7 +57,8 @@ def verify_families(
     from importlib.metadata import version
 
     from vtprune.verify.document import section
-    from vtprune.verify.ledger import Ledger, file_name, find, own_folder
+    from vtprune.verify.folders import file_name, find, own_folder
+    from vtprune.verify.ledger import Ledger
 
     if transformers_version is not None:
         stored = find(transformers_version)

@@ -21,6 +21,8 @@ class ModelRef:
 
     id: ``testbed/NAME``, a Hub id or a local directory. dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
     attn: an attention implementation of transformers, or None for the model's own. device: ``auto``, ``cpu``, ``cuda``.
+    revision: branch, tag or commit of a Hub id, None for ``main``; a plan takes its commit in its place. Folders and
+    testbed models have none.
     """
 
     id: str

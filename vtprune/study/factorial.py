@@ -19,10 +19,8 @@ from vtprune.core.spec import build
 from vtprune.study.cell import Variant
 from vtprune.study.file import Factorial, StudyError, StudyFile
 from vtprune.study.grid import BUDGET, SEED, budgets, text
+from vtprune.study.names import FACTORIAL
 
-LABEL = "factorial"
-LENT = "factorial."
-"""Before the axes that a combination lends to a variant that is the same thing."""
 FACTORS = ("scorer", "selector", "allocator")
 
 
@@ -69,7 +67,7 @@ def factorial(study: StudyFile) -> tuple[list[Variant], list[Refusal]]:
         for level in levels:
             try:
                 recipe = Recipe.parse(
-                    {"name": LABEL, "stages": [{"site": study.factorial.site, **stage, BUDGET: level}]}
+                    {"name": FACTORIAL, "stages": [{"site": study.factorial.site, **stage, BUDGET: level}]}
                 )
             except RecipeError as error:
                 what, reason = (
@@ -78,7 +76,7 @@ def factorial(study: StudyFile) -> tuple[list[Variant], list[Refusal]]:
                 )
                 refused[what, reason] = Refusal(what, reason, expected=True)
                 continue
-            found.append(Variant(LABEL, "recipe", recipe.to_dict(), axes={**axes, BUDGET: text(level)}))
+            found.append(Variant(FACTORIAL, "recipe", recipe.to_dict(), axes={**axes, BUDGET: text(level)}))
     return found, list(refused.values())
 
 

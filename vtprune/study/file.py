@@ -20,10 +20,11 @@ from pydantic import (
 )
 
 from vtprune.core.errors import RecipeError, UnknownNameError, VtpruneError, bulleted, did_you_mean
+from vtprune.core.overrides import apply_overrides
 from vtprune.core.plugins import registry
-from vtprune.core.recipe import Recipe
+from vtprune.core.recipe import read as read_recipe
 from vtprune.core.site import Site
-from vtprune.core.spec import TaskSpec, faults, plain
+from vtprune.core.spec import TaskSpec, faults, located, plain
 from vtprune.core.task import Task
 from vtprune.loading import DTYPES
 from vtprune.studies import read, shipped
@@ -32,7 +33,6 @@ from vtprune.study.cell import ModelRef
 Baseline = Literal["full", "random", "uniform_grid", "downsample"]
 Control = Literal["random", "inverted", "oracle", "repacked"]
 BASELINES: tuple[str, ...] = get_args(Baseline)
-CONTROLS: tuple[str, ...] = get_args(Control)
 
 
 class StudyError(VtpruneError):
@@ -95,21 +95,28 @@ class RecipeEntry(_Part):
             data = {"recipe": data}
         if not isinstance(data, Mapping) or not isinstance(data.get("recipe"), str | Mapping):
             raise ValueError("a recipe is a name, a path or a mapping with 'recipe' (and 'label', 'set', 'axes', ...)")
-        overrides = data.get("set") or {}
         try:
-            recipe = Recipe.load(data["recipe"], **(overrides if isinstance(overrides, Mapping) else {}))
+            found = _recipe_data(data["recipe"], data.get("set"))
         except RecipeError as error:
             name = data["recipe"] if isinstance(data["recipe"], str) else data.get("label", "recipe")
             raise ValueError("\n".join(f"{name}: {line}" for line in error.problems)) from None
         except UnknownNameError as error:
             raise ValueError(str(error)) from None
-        if data.get("label") is None and recipe.name == "inline":
+        if data.get("label") is None and found.get("name", "inline") == "inline":
             raise ValueError("a recipe written inside the study needs a 'label'")
-        return {**data, "label": data.get("label") or recipe.name}
+        return {**data, "label": data.get("label") or found.get("name", "inline")}
 
-    def load(self, overrides: Mapping[str, Any] | None = None) -> Recipe:
-        """The recipe with ``set`` and then ``overrides`` applied; raises RecipeError."""
-        return Recipe.load(self.recipe, **self.set, **(overrides or {}))
+    def data(self) -> dict[str, Any]:
+        """The recipe as data with ``set`` applied: not validated, as an axis may give what it lacks."""
+        return _recipe_data(self.recipe, self.set)
+
+
+def _recipe_data(recipe: str | Mapping[str, Any], overrides: Any) -> dict[str, Any]:
+    source = recipe if isinstance(recipe, str) else "recipe"
+    data = read_recipe(recipe) if isinstance(recipe, str) else recipe
+    if not isinstance(data, Mapping):
+        raise RecipeError([f"a recipe is a mapping with 'stages', got {type(data).__name__}"], source)
+    return apply_overrides(data, overrides if isinstance(overrides, Mapping) else {}, source)
 
 
 class Baselines(_Part):
@@ -163,27 +170,6 @@ class StudyFile(_Part):
     compare_to: str = "random"
     factorial: Factorial | None = None
 
-    @model_validator(mode="after")
-    def _labels(self) -> StudyFile:
-        labels = [name for name in BASELINES if name not in self.baselines.without]
-        problems = [
-            f"label {entry.label!r} is that of the cells of a factorial; give this recipe a label of its own"
-            for entry in self.recipes
-            if entry.label == "factorial"
-        ]
-        for entry in self.recipes:
-            if entry.label in labels:
-                whose = "a baseline that is always there" if entry.label in BASELINES else "another recipe"
-                problems.append(f"label {entry.label!r} is taken by {whose}; give this recipe a label of its own")
-            labels += [entry.label, *(f"{entry.label} ({control})" for control in entry.controls)]
-        if self.compare_to not in labels:
-            problems.append(
-                f"compare_to: nothing is labelled {self.compare_to!r}.{did_you_mean(self.compare_to, labels)}"
-            )
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
-
     @classmethod
     def parse(cls, data: Any, source: str = "study", folder: Path | None = None) -> StudyFile:
         """Validate plain data; raises StudyError naming every problem. Relative paths start from ``folder``."""
@@ -191,10 +177,18 @@ class StudyFile(_Part):
             raise StudyError(
                 [f"a study is a mapping with 'name', 'models', 'tasks', ..., got {type(data).__name__}"], source
             )
+        from vtprune.study import checks  # which read a study
+
+        given = dict(data) if folder is None else _anchored(data, folder)
         try:
-            return cls.model_validate(data if folder is None else _anchored(data, folder))
+            study = cls.model_validate(given)
         except ValidationError as error:
-            raise StudyError(_problems(error), source) from None
+            rest, whole = _rest(given, error)
+            more = checks.everything(rest, whole) if rest else []
+            raise StudyError([*_problems(error), *more], source) from None
+        if checks.problems(study):
+            raise StudyError(checks.everything(study), source)
+        return study
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data with every default filled in; `parse` gives an equal study back."""
@@ -267,21 +261,36 @@ def is_path(task: type[Task], key: str) -> bool:
     return key == "path" or annotation is Path or Path in get_args(annotation)
 
 
+def _rest(data: Mapping[str, Any], error: ValidationError) -> tuple[StudyFile | None, bool]:
+    """The study without what is at fault in it, so that what is left can be checked too (None if that is nothing), and
+    whether nothing is gone that its labels and budgets depend on."""
+    wrong: dict[Any, set[Any]] = {}
+    for fault in faults(error):
+        field, *inside = fault["loc"] or (None,)
+        wrong.setdefault(field, set()).update(inside[:1])
+    rest = {field: value for field, value in data.items() if field not in wrong}
+    whole = not wrong.keys() & {"recipes", "axes", "baselines"}
+    for field, at in wrong.items():
+        given = data.get(field)
+        if field in ("models", "tasks", "recipes") and isinstance(given, list):
+            rest[field] = [entry for number, entry in enumerate(given) if at and number not in at]
+        elif field == "axes" and isinstance(given, Mapping):
+            rest[field] = {path: levels for path, levels in given.items() if path not in at}
+            rest[field] |= {"budget": [1.0]} if "budget" in at else {}  # recipes rely on there being one
+    stand_in = {"name": "study", "models": ["testbed/nano"], "tasks": ["testbed"]}
+    try:
+        given = {**rest, **{field: rest.get(field) or stand_in[field] for field in stand_in}}
+        return StudyFile.model_validate(given), whole
+    except ValidationError:
+        return None, whole
+
+
 def _problems(error: ValidationError) -> list[str]:
     """Pydantic's faults as sentences that start with the place in the file."""
-    found: list[str] = []
     models: dict[str, type[BaseModel]] = {"recipes": RecipeEntry, "factorial": Factorial, "baselines": Baselines}
-    for fault in faults(error):
-        loc = [part for part in fault["loc"] if not str(part).startswith(("function-", "tuple[", "literal["))]
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".") or "the study"
-        if fault["type"] == "extra_forbidden":
-            parent = where.rpartition(".")[0] or "the study"
-            owner = StudyFile if len(loc) == 1 else models[str(loc[0])]
-            found.append(f"{parent}: unknown field {loc[-1]!r}.{did_you_mean(str(loc[-1]), owner.model_fields)}")
-        elif fault["type"] == "missing":
-            found.append(f"{where}: missing")
-        elif fault["type"] == "value_error":
-            found.extend(f"{where}: {line}" for line in str(fault["ctx"]["error"]).split("\n"))
-        else:
-            found.append(f"{where}: {fault['msg']} (got {fault['input']!r})")
+
+    def owner(place: Sequence[int | str]) -> type[BaseModel]:
+        return models[str(place[0])] if place else StudyFile
+
+    found = [f"{place or 'the study'}: {text}" for place, text in located(error, "the study", owner)]
     return list(dict.fromkeys(found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from math import prod
@@ -13,47 +13,106 @@ from vtprune.core.errors import RecipeError
 from vtprune.core.recipe import Recipe
 from vtprune.study.cell import Variant
 from vtprune.study.controls import ControlError, control
-from vtprune.study.file import RecipeEntry, StudyError, StudyFile
+from vtprune.study.crossing import BUDGET, NOTHING_TO_SET, Axes, Crossing, Fault, cross, text, unknown_axis
+from vtprune.study.file import BASELINES, RecipeEntry, StudyError, StudyFile
 
-BUDGET, SEED = "budget", "seed"
-Axes = Mapping[str, tuple[Any, ...]]
+SEED = "seed"
+__all__ = ["BUDGET", "SEED", "budgets", "misfits", "seeded", "text", "variants"]
 
 
 def variants(study: StudyFile) -> list[Variant]:
     """Every variant but those of the factorial: baselines, then each recipe with its controls; names are unique.
 
     Recipes that come out equal under one label are planned once, with the axes of the first. Raises StudyError naming
-    every recipe and axis that do not fit.
+    every recipe, axis and control that does not fit.
     """
-    problems: list[str] = []
-    found: list[Variant] = []
-    recipes: list[Variant] = []
-    for entry in study.recipes:
-        try:
-            recipes += _entry(study, entry)
-        except StudyError as error:
-            problems += error.problems
+    recipes, crossings, problems = _recipes(study)
+    baselines: list[Variant] = []
     if not problems:
         try:
-            found = _baselines(study)
+            baselines = _baselines(study, _budgets(study, crossings))
         except StudyError as error:
             problems += error.problems
     if problems:
         raise StudyError(problems, f"study {study.name!r}")
-    return [*found, *recipes]
+    return [*baselines, *recipes]
+
+
+def misfits(study: StudyFile, controls: bool = False) -> list[str]:
+    """Every axis, recipe and (if asked for) control of it that does not fit, in words."""
+    return _recipes(study)[2] if controls else _misfits(study, [_cross(study, entry) for entry in study.recipes])
+
+
+def _recipes(study: StudyFile) -> tuple[list[Variant], list[Crossing], list[str]]:
+    crossings = [_cross(study, entry) for entry in study.recipes]
+    problems = _misfits(study, crossings)
+    recipes: list[Variant] = []
+    for entry, crossing in zip(study.recipes, crossings, strict=True):
+        try:
+            recipes += _entry(study, entry, crossing)
+        except StudyError as error:
+            problems += error.problems
+    return recipes, crossings, problems
+
+
+def _misfits(study: StudyFile, crossings: Sequence[Crossing]) -> list[str]:
+    problems = [f"axes: {said}" for path in study.axes if (said := unknown_axis(path))]
+    for entry in study.recipes:
+        own = [said for path in entry.axes or {} if (said := unknown_axis(path))]
+        problems += [f"recipe {entry.label!r}: axes: {said}" for said in own]
+    return [*problems, *_sentences(study, [fault for crossing in crossings for fault in crossing.faults])]
 
 
 def budgets(study: StudyFile) -> list[Any]:
     """The levels of the budget: of the study's axis and the recipes' own, and what recipes of one stage have without an
     axis for it; without any axis, all budgets in the recipes."""
+    return _budgets(study, [_cross(study, entry) for entry in study.recipes])
+
+
+def _budgets(study: StudyFile, crossings: Sequence[Crossing]) -> list[Any]:
     grids = [study.axes, *(entry.axes or {} for entry in study.recipes)]
-    levels = [level for axes in grids for path in axes if path.rpartition(".")[2] == BUDGET for level in axes[path]]
+    levels = [level for axes in grids for path in axes if _last(path) == BUDGET for level in axes[path]]
     varied = bool(levels)
-    levels += [level for entry in study.recipes for level in _fixed_budgets(study, entry)]
+    for entry, crossing in zip(study.recipes, crossings, strict=True):
+        axes = _axes(study, entry)
+        levels += [level for _, recipe in crossing.recipes for level in _fixed_budget(recipe, axes).values()]
     if not varied:
-        stages = [stage for entry in study.recipes for stage in entry.load().stages]
+        made = [recipe for crossing in crossings for _, recipe in crossing.recipes]
+        stages = [stage for recipe in made for stage in recipe.stages]
         levels += [_short_budget(stage.budget) for stage in stages if stage.budget is not None]
     return [level for place, level in enumerate(levels) if level not in levels[:place]]
+
+
+def _axes(study: StudyFile, entry: RecipeEntry) -> Axes:
+    return study.axes if entry.axes is None else entry.axes
+
+
+def _cross(study: StudyFile, entry: RecipeEntry) -> Crossing:
+    return cross(entry, _axes(study, entry), shared=entry.axes is None)
+
+
+def _sentences(study: StudyFile, faults: Sequence[Fault]) -> list[str]:
+    """Each fault once, with the recipes it concerns; what only some recipes cannot have with what to do about it."""
+    sharing = {entry.label for entry in study.recipes if entry.axes is None}
+    of: dict[tuple[str, str], list[Fault]] = {}
+    for fault in faults:
+        of.setdefault((fault.where, fault.text), []).append(fault)
+    found = []
+    for (where, what), same in of.items():
+        labels = list(dict.fromkeys(fault.label for fault in same))
+        some = any(fault.shared for fault in same) and (what == NOTHING_TO_SET or not sharing <= set(labels))
+        said = f"{_named(labels)}{where and f' {where}'}: {what}"
+        advice = "what fits only some recipes goes into `axes` of those recipes alone"
+        found.append(f"{said.rstrip('.')}; {advice}" if where and some else said)
+    return found
+
+
+def _named(labels: Sequence[str]) -> str:
+    return f"recipe{'s' if len(labels) > 1 else ''} {', '.join(map(repr, labels))}"
+
+
+def _last(path: str) -> str:
+    return path.rpartition(".")[2]
 
 
 def _short_budget(budget: Budget) -> Any:
@@ -63,33 +122,9 @@ def _short_budget(budget: Budget) -> Any:
 def _fixed_budget(recipe: Recipe, axes: Iterable[str]) -> dict[str, Any]:
     """The axis ``budget`` of a recipe of one stage whose budget no axis sets; empty for others."""
     stage, *more = recipe.stages
-    if more or stage.budget is None or any(path.rpartition(".")[2] == BUDGET for path in axes):
+    if more or stage.budget is None or any(_last(path) == BUDGET for path in axes):
         return {}
     return {BUDGET: _short_budget(stage.budget)}
-
-
-def _fixed_budgets(study: StudyFile, entry: RecipeEntry) -> list[Any]:
-    """`_fixed_budget` at every point of the recipe's axes; points that do not fit are left to `_entry` to refuse."""
-    axes: Axes = study.axes if entry.axes is None else entry.axes
-    levels: list[Any] = []
-    for values in product(*axes.values()):
-        try:
-            recipe = entry.load(_overrides(entry, dict(zip(axes, values, strict=True))))
-        except (RecipeError, StudyError):
-            continue
-        levels += _fixed_budget(recipe, axes).values()
-    return levels
-
-
-def text(value: Any) -> Any:
-    """What tables write for a value: a scalar as it is, a component or a budget as short text, nothing as ``none``."""
-    if isinstance(value, Mapping):
-        inside = ", ".join(f"{key}={text(entry)}" for key, entry in value.items() if key != "name")
-        name = value.get("name")
-        return inside if name is None else f"{name}({inside})" if inside else name
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(str(text(entry)) for entry in value) + "]"
-    return "none" if value is None else value
 
 
 def seeded(recipe: Recipe, seeds: tuple[int, ...]) -> Iterator[tuple[dict[str, int], Recipe]]:
@@ -118,22 +153,16 @@ def _set_seed(node: Any, seed: int | None) -> bool:
     return found
 
 
-def _entry(study: StudyFile, entry: RecipeEntry) -> list[Variant]:
+def _entry(study: StudyFile, entry: RecipeEntry, crossing: Crossing) -> list[Variant]:
     """A recipe over its axes and seeds, then its controls over the same."""
-    axes: Axes = study.axes if entry.axes is None else entry.axes
-    own_seeds = any(path.rpartition(".")[2] == SEED for path in (*axes, *entry.set))
+    axes = _axes(study, entry)
+    own_seeds = any(_last(path) == SEED for path in (*axes, *entry.set))
     seeds = () if own_seeds else study.seeds
     recipes: list[Variant] = []
     controls: dict[str, list[Variant]] = {kind: [] for kind in entry.controls}
     problems: list[str] = []
-    for values in product(*axes.values()):
-        point = dict(zip(axes, values, strict=True))
+    for point, recipe in crossing.recipes:
         shown = {path: text(value) for path, value in point.items()}
-        try:
-            recipe = entry.load(_overrides(entry, point))
-        except (RecipeError, StudyError) as error:
-            problems += [f"recipe {entry.label!r} with {_names(point)}: {problem}" for problem in error.problems]
-            continue
         shown |= {path: text(value) for path, value in _fixed_budget(recipe, axes).items()}
         for axis, one in seeded(recipe, seeds) if seeds else [({}, recipe)]:
             recipes.append(Variant(entry.label, "recipe", one.to_dict(), axes={**shown, **axis}))
@@ -147,28 +176,8 @@ def _entry(study: StudyFile, entry: RecipeEntry) -> list[Variant]:
                 label = f"{entry.label} ({kind})"
                 made.append(Variant(label, "control", one.to_dict(), axes={**shown, **axis}, of=entry.label))
     if problems:
-        alone = (
-            ["what fits only some recipes goes into `axes` of those recipes alone"]
-            if entry.axes is None and axes
-            else []
-        )
-        raise StudyError([*dict.fromkeys(problems), *alone][:8])
+        raise StudyError(list(dict.fromkeys(problems)))
     return [*_once(recipes), *(variant for group in controls.values() for variant in _controls_once(group))]
-
-
-def _names(point: Mapping[str, Any]) -> str:
-    return ", ".join(f"{path}={text(value)}" for path, value in point.items()) or "no axes"
-
-
-def _overrides(entry: RecipeEntry, point: Mapping[str, Any]) -> dict[str, Any]:
-    """The axes' values as overrides, ``budget`` spelled out for every stage that has one."""
-    if BUDGET not in point:
-        return dict(point)
-    overrides = {path: value for path, value in point.items() if path != BUDGET}
-    stages = [place for place, stage in enumerate(entry.load().stages) if stage.budget is not None]
-    if not stages:
-        raise StudyError(["the axis 'budget' has nothing to set, as no stage of the recipe has a budget"])
-    return {**overrides, **{f"stages.{place}.{BUDGET}": point[BUDGET] for place in stages}}
 
 
 def _once(group: list[Variant]) -> list[Variant]:
@@ -200,9 +209,8 @@ def _controls_once(group: Sequence[Variant]) -> list[Variant]:
     return found
 
 
-def _baselines(study: StudyFile) -> list[Variant]:
-    wanted = [name for name in ("full", "random", "uniform_grid", "downsample") if name not in study.baselines.without]
-    levels = budgets(study)
+def _baselines(study: StudyFile, levels: Sequence[Any]) -> list[Variant]:
+    wanted = [name for name in BASELINES if name not in study.baselines.without]
     found = [Variant("full", "full")] if "full" in wanted else []
     pruned = [name for name in wanted if name != "full"]
     if pruned and not levels:

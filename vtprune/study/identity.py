@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -12,27 +12,42 @@ from pathlib import Path
 from typing import Any
 
 from vtprune.core.adapter import Adapter
+from vtprune.core.errors import first_line
 from vtprune.core.provenance import Provenance, of_adapter, of_class, of_parts
 from vtprune.core.recipe import Recipe
 from vtprune.core.task import Task
-from vtprune.loading import TESTBED, LoadError, pick_device
+from vtprune.loading import TESTBED, local_folder, pick_device
 from vtprune.study.cell import ModelRef, Variant
 from vtprune.study.file import is_path
 
 PACKAGES = ("vtprune", "torch", "transformers", "tokenizers", "numpy", "pillow", "torchvision")
 """Torchvision is optional: image processors resize with it where it is installed, and with Pillow where it is not."""
 
+COMMIT = re.compile("[0-9a-f]{40}")
 
-def pinned(ref: ModelRef) -> ModelRef:
+
+def pinned(ref: ModelRef, notes: list[str]) -> ModelRef:
     """The model with the revision of a Hub id resolved to a commit, so that every worker loads the same weights.
 
     The commit in the local cache counts before the Hub's, so that a study goes on with the weights it began with. Where
-    neither is to be had the reference stays as it is.
+    neither is to be had the reference stays as it is, and a sentence about it is appended to ``notes``.
     """
-    if folder(ref) is not None:
+    if is_pinned(ref):
         return ref
-    commit = _commit(ref.id, ref.revision)
-    return ref if commit is None else replace(ref, revision=commit)
+    try:
+        return replace(ref, revision=_commit(ref.id, ref.revision))
+    except Exception as error:  # offline, private or no such model: loading it says which
+        notes.append(
+            f"{ref.id}: which commit revision {ref.revision or 'main'!r} is cannot be found out ({first_line(error)}), "
+            f"so results are kept under that name and will be computed anew once it can; to pin it, write "
+            f"{{id: {ref.id}, revision: COMMIT}} in the study file"
+        )
+        return ref
+
+
+def is_pinned(ref: ModelRef) -> bool:
+    """Whether it is a folder, a testbed model or a commit; raises as `folder` does."""
+    return folder(ref) is not None or COMMIT.fullmatch(ref.revision or "") is not None
 
 
 def folder(ref: ModelRef) -> Path | None:
@@ -44,12 +59,7 @@ def folder(ref: ModelRef) -> Path | None:
         from vtprune.testbed.models import folder as testbed_folder
 
         return testbed_folder(ref.id.removeprefix(TESTBED))
-    local = Path(ref.id).expanduser()
-    if local.is_dir():
-        return local
-    if ref.id.startswith((".", "/", "~")):
-        raise LoadError(f"model directory {ref.id} does not exist")
-    return None
+    return local_folder(ref.id)
 
 
 def model_identity(ref: ModelRef) -> dict[str, Any]:
@@ -131,15 +141,16 @@ def _content(path: Path, inode: int, size: int, changed: int) -> str:
 
 
 @cache
-def _commit(name: str, revision: str | None) -> str | None:
-    """The commit of a Hub model's snapshot: the cached one, else that of its configuration, which is fetched."""
+def _commit(name: str, revision: str | None) -> str:
+    """The commit of a Hub model's snapshot: the cached one, else that of its configuration, which is fetched.
+
+    Raises whatever the download does; an error is not remembered, so the next call asks again.
+    """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     found = try_to_load_from_cache(name, "config.json", revision=revision)
-    if not isinstance(found, str):
-        with suppress(Exception):  # offline, private or no such model: loading it says which
-            found = hf_hub_download(name, "config.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else None
+    path = found if isinstance(found, str) else hf_hub_download(name, "config.json", revision=revision)
+    return Path(path).parent.name
 
 
 def _origin(part: Provenance) -> dict[str, Any]:

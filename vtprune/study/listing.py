@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -22,12 +22,13 @@ SHOWN = 4
 
 def plan_table(plan: Plan) -> Table:
     """Model, task, variants (without seeds), seeds, samples of each cell and answers in all, with totals."""
-    limit = plan.study.limit
     table = Table(title=f"study {plan.study.name}", title_justify="left", box=None, pad_edge=False, show_footer=True)
     groups: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    sizes: dict[tuple[str, str], int | None] = {}
     for cell, model, task in zip(plan.cells, model_labels(plan.cells), task_labels(plan.cells), strict=True):
         axes = {axis: value for axis, value in cell.variant.axes.items() if axis.rpartition(".")[2] != SEED}
         groups[model, task][f"{cell.variant.label} {sorted(axes.items(), key=str)}"] += 1
+        sizes[model, task] = plan.sizes.get(cell.id)
     variants = sum(map(len, groups.values()))
     totals = ("in all", "", str(variants), "", str(len(plan.cells)), "", _count(plan.samples))
     names = ("model", "task", "variants", "seeds", "cells", "samples each", "answers")
@@ -35,9 +36,10 @@ def plan_table(plan: Plan) -> Table:
         table.add_column(name, footer=total, justify="left" if place < 2 else "right", no_wrap=place > 1)
     for (model, task), seeds in groups.items():
         cells = seeds.total()
-        answers = None if limit is None else limit * cells
+        size = sizes[model, task]
+        answers = None if size is None else size * cells
         most = max(seeds.values())
-        table.add_row(model, task, str(len(seeds)), str(most), str(cells), _count(limit), _count(answers))
+        table.add_row(model, task, str(len(seeds)), str(most), str(cells), _count(size), _count(answers))
     return table
 
 
@@ -71,6 +73,15 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def failures(failed: Mapping[str, str]) -> Iterator[str]:
+    """One sentence for each error. failed: error message of each cell that failed, by the cell's name."""
+    by_error: dict[str, list[str]] = defaultdict(list)
+    for name, error in failed.items():
+        by_error[error].append(name)
+    for error, names in by_error.items():
+        yield f"failed: {listed(names)}: {error}"
+
+
 def refusals(refused: Sequence[Refusal]) -> Iterator[str]:
     """One sentence for each reason."""
     by_reason: dict[tuple[str | None, str], list[str]] = defaultdict(list)
@@ -78,10 +89,11 @@ def refusals(refused: Sequence[Refusal]) -> Iterator[str]:
         by_reason[refusal.model, refusal.reason].append(refusal.what)
     for (model, reason), names in by_reason.items():
         where = f" on {model}" if model else ""
-        yield f"refused{where}: {_listed(names)}: {reason}"
+        yield f"refused{where}: {listed(names)}: {reason}"
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """The first few names, each once, and how many more there are."""
     names = list(dict.fromkeys(names))
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

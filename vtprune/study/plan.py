@@ -9,19 +9,19 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from vtprune.core.engine.plan import bind
-from vtprune.core.errors import BindingError, VtpruneError
-from vtprune.core.lookup import adapter_of
+from vtprune.core.errors import BindingError, LoadError, UnsupportedModelError, VtpruneError
+from vtprune.core.lookup import adapter_of, locate
 from vtprune.core.provenance import components
 from vtprune.core.recipe import Recipe
 from vtprune.core.spec import dump
 from vtprune.core.task import Sample, Task
-from vtprune.loading import LoadError
 from vtprune.study import identity
 from vtprune.study.cell import Cell, ModelRef, Variant
 from vtprune.study.estimate import Workload, sample_flops, workload
-from vtprune.study.factorial import LABEL, LENT, Refusal, factorial
+from vtprune.study.factorial import Refusal, factorial
 from vtprune.study.file import StudyError, StudyFile
 from vtprune.study.grid import SEED, variants
+from vtprune.study.names import FACTORIAL, LENT
 from vtprune.study.skeleton import skeleton
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ class Merged:
 class Plan:
     """cells: in the order in which they run, each id once. refused: what cannot run, with reasons. merged: what is
     planned once under two names. notes: what could not be checked or estimated. flops: of each cell by id, roughly;
-    cells without an estimate are missing. samples: of each cell, at most, or None where it is not known."""
+    cells without an estimate are missing. sizes: samples of each cell by id, at most; where that is not known, it is
+    missing."""
 
     study: StudyFile
     cells: tuple[Cell, ...]
@@ -62,11 +63,13 @@ class Plan:
     merged: tuple[Merged, ...]
     notes: tuple[str, ...]
     flops: Mapping[str, float]
+    sizes: Mapping[str, int]
 
     @property
     def samples(self) -> int | None:
-        """Answers to generate in all, at most; None without a limit."""
-        return None if self.study.limit is None else self.study.limit * len(self.cells)
+        """Answers to generate in all, at most; None where that is not known."""
+        known = all(cell.id in self.sizes for cell in self.cells)
+        return sum(self.sizes[cell.id] for cell in self.cells) if known else None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the study with what was refused, merged and noted, as the store keeps it."""
@@ -82,7 +85,7 @@ def make_plan(study: StudyFile) -> Plan:
     """Every cell of a study: models x tasks x variants.
 
     Recipes are checked against each model (without its weights) and each task; what does not fit is refused with the
-    reason. Raises StudyError naming every recipe, axis, control and model that cannot be planned at all.
+    reason. Raises StudyError naming every recipe, axis, control, model and task that cannot be planned at all.
     """
     problems: list[str] = []
     found: list[Variant] = []
@@ -94,29 +97,39 @@ def make_plan(study: StudyFile) -> Plan:
             refused += no
         except StudyError as error:
             problems += error.problems
+    notes: list[str] = []
     models = []
     for ref in study.models:
         try:
-            pin = identity.pinned(ref)
-            models.append((pin, identity.model_identity(pin)))
+            pin = identity.pinned(ref, notes)
+            models.append((pin, identity.model_identity(pin), _skeleton(pin, notes)))
         except VtpruneError as error:
             problems.append(f"model {ref.id!r}: {error}")
+    tasks = []
+    for task in study.tasks:
+        plain = dump(task)
+        try:
+            peek = list(islice(task.samples(), PEEK))
+            identified = identity.task_identity(task, plain)  # may read every picture
+            tasks.append((task, plain, peek, identified, _size(task, study.limit)))
+        except VtpruneError as error:
+            problems.append(f"task {plain['name']!r}: {str(error).replace(chr(10), chr(10) + '  ')}")
+            continue
+        if not peek:
+            problems.append(f"task {plain['name']!r} has no samples")
     if problems:
         raise StudyError(problems, f"study {study.name!r}")
     refused += _refused_downsampling(study, found)
-    notes: list[str] = []
     cells: dict[str, Cell] = {}
     merged: list[Merged] = []
     flops: dict[str, float] = {}
     settings = identity.settings_identity(study.limit, study.batch_size, study.threads, study.keep_indices)
     names = [identity.variant_identity(variant) for variant in found]
-    tasks = [(task, dump(task), list(islice(task.samples(), PEEK))) for task in study.tasks]
-    task_parts = [identity.task_identity(task, plain) for task, plain, _ in tasks]  # may read every picture
-    places = [cache(partial(_without_regions, task, study.limit)) for task, _, _ in tasks]
-    for ref, model_part in models:
-        bones = _skeleton(ref, notes)
+    sizes: dict[str, int] = {}
+    places = [cache(partial(_without_regions, task, study.limit)) for task in study.tasks]
+    for ref, model_part, bones in models:
         fits = _fitting(found, ref, bones, refused)
-        for (task, plain, peek), task_part, place in zip(tasks, task_parts, places, strict=True):
+        for (task, plain, peek, task_part, size), place in zip(tasks, places, strict=True):
             load = _workload(ref, bones, task, plain["name"], peek, notes)
             for number, adapter_part in fits.items():
                 variant = found[number]
@@ -130,21 +143,30 @@ def make_plan(study: StudyFile) -> Plan:
                     cells[cell.id] = _merge(cells[cell.id], cell)
                     continue
                 cells[cell.id] = cell
-                if load is not None and bones is not None and study.limit is not None:
-                    flops[cell.id] = study.limit * sample_flops(bones[0], load, variant)
+                if size is not None:
+                    sizes[cell.id] = size
+                if load is not None and bones is not None and size is not None:
+                    flops[cell.id] = size * sample_flops(bones[0], load, variant)
     unique = tuple(dict.fromkeys(refused))
-    return Plan(study, tuple(cells.values()), unique, tuple(dict.fromkeys(merged)), tuple(notes), flops)
+    return Plan(study, tuple(cells.values()), unique, tuple(dict.fromkeys(merged)), tuple(notes), flops, sizes)
 
 
 Bones = tuple["PreTrainedModel", Any] | None
 
 
 def _skeleton(ref: ModelRef, notes: list[str]) -> Bones:
-    try:
-        return skeleton(ref)
-    except LoadError as error:
-        notes.append(f"{ref.id}: recipes could not be checked against it and its cost is not known: {error}")
+    """Raises UnsupportedModelError or PluginError for a model that has no adapter that fits it."""
+    unchecked = f"{ref.id}: recipes could not be checked against it and its cost is not known"
+    if not identity.is_pinned(ref):  # its configuration was asked for just now, which takes long where there is no Hub
+        notes.append(f"{unchecked}, as its configuration is not to be had")
         return None
+    try:
+        bones = skeleton(ref)
+    except LoadError as error:
+        notes.append(f"{unchecked}: {error}")
+        return None
+    locate(bones[0])
+    return bones
 
 
 def _fitting(found: list[Variant], ref: ModelRef, bones: Bones, refused: list[Refusal]) -> dict[int, dict[str, Any]]:
@@ -158,25 +180,30 @@ def _fitting(found: list[Variant], ref: ModelRef, bones: Bones, refused: list[Re
         elif bones is not None:
             try:
                 adapter = bind(Recipe.parse(variant.recipe), bones[0]).parts.adapter
-            except BindingError as error:
-                what, expected = _without_levels(variant), variant.label == LABEL
-                refused.append(Refusal(what, "; ".join(error.problems), ref.id, expected))
+            except (BindingError, UnsupportedModelError) as error:  # the latter of an adapter that a recipe chose
+                what, expected = _without_levels(variant), variant.label == FACTORIAL
+                reason = "; ".join(error.problems) if isinstance(error, BindingError) else str(error)
+                refused.append(Refusal(what, reason, ref.id, expected))
                 continue
         fits[number] = {} if adapter is None else identity.adapter_identity(adapter)
     return fits
 
 
+def _size(task: Task, limit: int | None) -> int | None:
+    """Samples of a task, at most; None if that is not known."""
+    known = [number for number in (limit, task.sample_count()) if number is not None]
+    return min(known, default=None)
+
+
 def _without_levels(variant: Variant) -> str:
     """The name without budget and seed, on which binding does not depend."""
     axes = {axis: value for axis, value in variant.axes.items() if axis not in ("budget", SEED)}
-    return " x ".join(map(str, axes.values())) if variant.label == LABEL else replace(variant, axes=axes).name
+    return " x ".join(map(str, axes.values())) if variant.label == FACTORIAL else replace(variant, axes=axes).name
 
 
 def _workload(
     ref: ModelRef, bones: Bones, task: Task, name: str, peek: list[Sample], notes: list[str]
 ) -> Workload | None:
-    if not peek:
-        raise StudyError([f"task {name!r} has no samples"])
     if bones is None:
         return None
     try:
@@ -228,7 +255,7 @@ def _merged(first: Variant, second: Variant) -> Merged:
 def _merge(first: Cell, second: Cell) -> Cell:
     """One cell for two variants that are the same thing. A combination of the factorial lends its axes to the cell that
     was there, so that attribution finds its design complete."""
-    if second.variant.label == LABEL:
+    if second.variant.label == FACTORIAL:
         axes = {**first.variant.axes, **{f"{LENT}{axis}": value for axis, value in second.variant.axes.items()}}
         return replace(first, variant=replace(first.variant, axes=axes))
     return first

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from vtprune.study.cell import Cell
 from vtprune.study.labels import model_labels, task_labels
-from vtprune.study.store import Store
+from vtprune.study.store import Store, failure_text
 from vtprune.study.store.tail import Tail
 
 PAUSE = 0.2  # seconds between two looks at the folder
@@ -48,6 +48,7 @@ class StudyProgress:
         self._attempts = {cell.id: store.attempts(cell) for cell in self._cells}
         self._open = list(self._cells)
         self._latest: list[Cell] = []
+        self._failures: dict[str, str] = {}  # what was said of a failure: the first cell with it
         self._failed = self._now = 0
         self._started = self._looked = time.monotonic()
         self._bar = Progress(
@@ -101,7 +102,8 @@ class StudyProgress:
                 self._latest.append(cell)
             elif (failure := self._store.failure(cell)) and failure["attempts"] > self._attempts[cell.id]:
                 self._failed += 1
-                self._ended(cell, f"failed: {failure['type']}: {failure['message']}", count)
+                first = self._failures.setdefault(text := failure_text(failure), cell.id)
+                self._ended(cell, f"failed: {text if first == cell.id else f'as {self._names[first]}'}", count)
         self._looked = time.monotonic()
         rate = self._now / max(self._looked - self._started, 1e-9)
         self._bar.update(

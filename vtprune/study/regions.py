@@ -37,22 +37,42 @@ def annotation(sample: Sample, grids: Sequence[Grid], crops: Sequence[Box] | Non
 
 
 def crop_of(visual: Image.Image | Video, processor: Any, images_kwargs: Mapping[str, Any] | None = None) -> Box:
-    """The part of a visual that an image processor of transformers lets through: resized, then cut from its centre.
+    """The part of a visual that an image processor of transformers lets through: made square by padding, resized, then
+    cut from its centre.
 
     It reaches beyond the picture where the processor pads. images_kwargs: what the processor is told in the call. All
-    of a visual where the processor cuts nothing, and where it does what is not known here: videos, tiles, other ways
-    to resize.
+    of a visual where the processor cuts and pads nothing, and where it does what is not known here: videos, tiles,
+    other ways to resize before a cut.
     """
     images = getattr(processor, "image_processor", None)
-    if isinstance(visual, Video) or not getattr(images, "do_center_crop", False):
+    if isinstance(visual, Video) or getattr(images, "image_grid_pinpoints", None):
         return WHOLE
-    if getattr(images, "image_grid_pinpoints", None):
-        return WHOLE
+    given, padded = visual.size, WHOLE
+    if getattr(images, "do_pad", False) and hasattr(images, "pad_to_square"):
+        given, padded = (max(given),) * 2, _squared(given)
+    if not getattr(images, "do_center_crop", False):
+        return padded
     told = images_kwargs or {}
     size = told.get("size", getattr(images, "size", None)) if getattr(images, "do_resize", False) else None
     cut = told.get("crop_size", getattr(images, "crop_size", None))
-    resized = _resized(visual.size, size)
-    return centre_crop(resized, (cut["width"], cut["height"])) if cut and resized else WHOLE
+    resized = _resized(given, size)
+    if not cut or not resized:
+        return padded
+    left, top, right, bottom = padded
+    inner = centre_crop(resized, (cut["width"], cut["height"]))
+    return (
+        left + inner[0] * (right - left),
+        top + inner[1] * (bottom - top),
+        left + inner[2] * (right - left),
+        top + inner[3] * (bottom - top),
+    )
+
+
+def _squared(size: tuple[int, int]) -> Box:
+    """The shares of a picture of ``size`` (width, height) that the square around it holds."""
+    (width, height), side = size, max(size)
+    left, top = (side - width) // 2, (side - height) // 2
+    return -left / width, -top / height, (side - left) / width, (side - top) / height
 
 
 def _resized(size: tuple[int, int], to: Mapping[str, int] | None) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ A chunk is one batch of a cell. Its rows are equal on every run of the same cell
 
 from __future__ import annotations
 
-from typing import Any, Final, TypedDict
+from typing import Final, TypedDict
 
 
 class SampleRow(TypedDict):
@@ -21,8 +21,13 @@ class SampleRow(TypedDict):
     the cache. Both None where nothing was pruned.
     kept: indices of the vision tokens that the last stage kept (the union over layers and heads), for the first
     ``keep_indices`` samples, else None.
+    kept_share: for the same samples, where the last stage evicts from the cache, ``[vision]``: the share of its (layer,
+    KV head) pairs that keep each vision token; else None.
     grids: for the same samples, ``[visual][3]``: (frames, rows, columns) of the vision tokens of each visual, in the
     order of the prompt; None for other samples, and where the family gives one of them no grid.
+    crops: wherever there are grids, ``[visual][4]``: (left, top, right, bottom) of what the model sees of each visual,
+    as shares of its width and height; below 0 and above 1 where the processor pads. See
+    `vtprune.study.regions.crop_of` for when this is known.
     """
 
     cell: str
@@ -46,12 +51,14 @@ class SampleRow(TypedDict):
     tokens_by_layer: list[int] | None
     kv_by_head: list[list[int]] | None
     kept: list[int] | None
+    kept_share: list[float] | None
     grids: list[list[int]] | None
+    crops: list[list[float]] | None
 
 
 class TimeRow(TypedDict):
     """Wall time of one chunk, in seconds: prepare (processor and transfer), generate (all of ``generate``), stages (one
-    entry per stage of the recipe, part of generate). device: what ran it."""
+    entry per stage of the recipe, part of generate). device, dtype: what ran it, and in which type of number."""
 
     cell: str
     chunk: int
@@ -60,9 +67,8 @@ class TimeRow(TypedDict):
     generate: float
     stages: list[float]
     device: str
+    dtype: str
 
 
 SAMPLE_COLUMNS: Final = tuple(SampleRow.__annotations__)
 TIME_COLUMNS: Final = tuple(TimeRow.__annotations__)
-Chunk = tuple[list[SampleRow], TimeRow]
-Json = dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -13,12 +13,12 @@ from vtprune.core.errors import VtpruneError
 from vtprune.study.estimate import seconds_per_sample
 from vtprune.study.extras import require
 from vtprune.study.file import StudyFile, load_study
+from vtprune.study.names import Executor
 from vtprune.study.plan import Plan, make_plan
 
 if TYPE_CHECKING:
     from vtprune.study.store import Store
 
-Executor = Literal["inline", "processes", "ray"]
 NEEDED = ("pandas", "pyarrow", "scipy", "statsmodels", "matplotlib", "jinja2")
 """Libraries of the extra ``study``, which the end of a run needs."""
 
@@ -69,21 +69,23 @@ def plan_study(study: StudyFile | str | Path | Mapping[str, Any], *, limit: int 
 
 def progress(planned: Plan, folder: Path) -> Progress:
     """How far a study is; a folder that does not exist yet has nothing."""
-    counts = dict.fromkeys(("done", "partial", "missing", "failed"), 0)
+    from vtprune.study.store import CellState
+
+    nothing = CellState(0, finished=False, error=None)
+    counts: dict[str, int] = dict.fromkeys(("done", "partial", "missing", "failed"), 0)
     left: dict[str, float] = {}
     store = _store(folder) if folder.is_dir() else None
     for cell in planned.cells:
-        state, samples = "missing", 0
-        if store is not None:
-            found = store.state(cell)
-            samples = found.samples_done
-            state = "done" if found.finished else "failed" if found.error else "partial" if samples else "missing"
-        counts[state] += 1
-        if state != "done":
-            left[cell.id] = 1.0 if cell.limit is None else max(0.0, 1 - samples / cell.limit)
+        state = nothing if store is None else store.state(cell)
+        counts[state.status] += 1
+        if not state.finished:
+            size = planned.sizes.get(cell.id)
+            left[cell.id] = 1.0 if size is None else max(0.0, 1 - state.samples_done / size)
     speed = {} if store is None else seconds_per_sample(store, planned.cells)
     seconds = [
-        left[cell.id] * cell.limit * speed[cell.model] if cell.model in speed and cell.limit is not None else None
+        left[cell.id] * planned.sizes[cell.id] * speed[cell.model]
+        if cell.model in speed and cell.id in planned.sizes
+        else None
         for cell in planned.cells
         if cell.id in left
     ]
@@ -115,8 +117,10 @@ def run_study(
     study: as for `plan_study`, or a plan. out: the study's folder, `default_folder` if None. A run that is interrupted
     goes on where it stopped when it is started again. A cell that fails does not stop the others: see
     `Finished.failed`.
-    Raises StudyError naming every problem, before anything runs, and KeyboardInterrupt after Ctrl-C; what was answered
-    before is kept.
+    Raises, before anything runs: StudyError naming every problem, VtpruneError if every variant was refused, and
+    MissingExtraError without the libraries of the extra ``study`` (or Ray, for that executor). Later: StoreError if the
+    folder cannot be written or holds another study, ExecutorError if workers cannot be started, and KeyboardInterrupt
+    after Ctrl-C; what was answered before is kept.
     """
     from vtprune.study.executors import execute
     from vtprune.study.progress import StudyProgress

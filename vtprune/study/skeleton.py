@@ -6,8 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtprune.core.errors import VtpruneError
-from vtprune.loading import TESTBED, LoadError
+from vtprune.core.errors import LoadError, VtpruneError, first_line
+from vtprune.loading import TESTBED, require_adapter
 from vtprune.study.cell import ModelRef
 from vtprune.study.identity import folder
 
@@ -29,8 +29,6 @@ def skeleton(ref: ModelRef) -> tuple[PreTrainedModel, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-    from vtprune.inspection import require_adapter
-
     where: str | Path = folder(ref) or ref.id
     version = {} if isinstance(where, Path) or ref.revision is None else {"revision": ref.revision}
     options = {} if ref.attn is None else {"attn_implementation": ref.attn}
@@ -43,5 +41,4 @@ def skeleton(ref: ModelRef) -> tuple[PreTrainedModel, Any]:
     except VtpruneError:
         raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or ["no message"])[0]
-        raise LoadError(f"{type(error).__name__}: {first}") from error
+        raise LoadError(first_line(error)) from error

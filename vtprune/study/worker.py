@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -26,8 +27,9 @@ from vtprune.study import costs
 from vtprune.study.cell import Cell, ModelRef
 from vtprune.study.downsampling import Shrink, downsampled
 from vtprune.study.prompts import encode
-from vtprune.study.regions import annotation, crop_of
+from vtprune.study.regions import Box, annotation, crop_of
 from vtprune.study.rows import SampleRow, TimeRow
+from vtprune.study.shares import kept_shares
 
 if TYPE_CHECKING:
     from vtprune.api import Run
@@ -52,6 +54,9 @@ class TaskError(VtpruneError):
 class Worker:
     """Answers cells, one after another, and keeps the latest model and the latest task's samples.
 
+    A model that cannot be loaded is not tried again by this worker: its other cells fail at once, with the same error.
+    Lack of memory is the exception, as it may pass.
+
     threads: of torch, on the CPU, while a cell runs; part of what makes rows equal to the bit.
     """
 
@@ -59,6 +64,7 @@ class Worker:
         self._threads = threads
         self._model = lru_cache(maxsize=1)(_load)
         self._ref: ModelRef | None = None
+        self._unloadable: dict[ModelRef, VtpruneError] = {}
         self._loaded_task: LoadedTask | None = None
 
     def run(self, cell: Cell, claim: Claim, progress: Callable[[int], None]) -> None:
@@ -97,7 +103,14 @@ class Worker:
         if ref != self._ref:
             self._model.cache_clear()  # let go of the old model before the new one takes its memory
             self._ref = ref
-        return self._model(ref)
+        if (known := self._unloadable.get(ref)) is not None:
+            raise known.with_traceback(None)
+        try:
+            return self._model(ref)
+        except VtpruneError as error:
+            if not isinstance(error.__cause__, MemoryError | torch.OutOfMemoryError):
+                self._unloadable[ref] = copy(error)  # without the traceback, whose frames may hold half a model
+            raise
 
     def _task(self, cell: Cell) -> tuple[Task, list[Sample]]:
         key = (dict(cell.task), cell.limit)
@@ -192,15 +205,16 @@ class Batch:
     def images_kwargs(self) -> dict[str, Any]:
         return {} if self.shrink is None else self.shrink.images_kwargs
 
+    def crops(self, number: int, processor: Any) -> list[Box]:
+        """What the model sees of each visual of a sample."""
+        return [crop_of(visual, processor, self.images_kwargs) for visual in self.shown[number].visuals]
+
     def annotate(self, processor: Any, run: Run) -> None:
         """Tell the run which vision tokens show an answer, if the cell's samples say so."""
 
         def say(number: int, layout: SampleLayout) -> torch.Tensor:
-            sample = self.shown[number]
             grids = [segment.grid or (1, 1, len(segment)) for segment in layout.segments]
-            return annotation(
-                sample, grids, [crop_of(visual, processor, self.images_kwargs) for visual in sample.visuals]
-            )
+            return annotation(self.shown[number], grids, self.crops(number, processor))
 
         run.annotate(say if self.located else None)
 
@@ -238,7 +252,7 @@ def _answer(batch: Batch, model: Any, processor: Any, run: Run) -> tuple[list[Sa
                 if report is None
                 else costs.reported(report, number, run.cost)
             ),
-            **_places(report if first + number < cell.keep_indices else None, number),
+            **_places(batch, number, processor, report if first + number < cell.keep_indices else None),
         }
         for number, sample in enumerate(samples)
     ]
@@ -251,6 +265,7 @@ def _answer(batch: Batch, model: Any, processor: Any, run: Run) -> tuple[list[Sa
         "generate": answered - prepared,
         "stages": [0.0] * len(run.recipe.stages) if report is None else list(report.stage_seconds),
         "device": device,
+        "dtype": str(model.dtype).removeprefix("torch."),
     }
 
 
@@ -266,17 +281,23 @@ class Places(TypedDict):
     """The columns of `SampleRow` that overlays read."""
 
     kept: list[int] | None
+    kept_share: list[float] | None
     grids: list[list[int]] | None
+    crops: list[list[float]] | None
 
 
-def _places(report: Report | None, number: int) -> Places:
+def _places(batch: Batch, number: int, processor: Any, report: Report | None) -> Places:
     if report is None:
-        return {"kept": None, "grids": None}
+        return {"kept": None, "kept_share": None, "grids": None, "crops": None}
     layout, stages = report.layouts[number], len(report.recipe.stages)
     grids = [list(segment.grid) for segment in layout.segments if segment.grid is not None]
+    located = bool(grids) and len(grids) == len(layout.segments)
+    acted = bool(stages and layout.vision)
     return {
-        "kept": report.kept(stages - 1, number) if stages and layout.vision else None,
-        "grids": grids if grids and len(grids) == len(layout.segments) else None,
+        "kept": report.kept(stages - 1, number) if acted else None,
+        "kept_share": kept_shares(report, stages - 1, number) if acted else None,
+        "grids": grids if located else None,
+        "crops": [list(crop) for crop in batch.crops(number, processor)] if located else None,
     }
 
 

@@ -135,6 +135,10 @@ class Jsonl(Task):
         """Whether any of the first ``limit`` lines has regions. Raises JsonlError as `samples` does."""
         return any(row.regions for _, row in self._rows()[:limit])
 
+    def sample_count(self) -> int:
+        """How many questions there are. Raises JsonlError as `samples` does."""
+        return len(self._rows())
+
     def _rows(self) -> list[tuple[int, _Row]]:
         """Line numbers and rows."""
         path = self.path / FILE

@@ -7,6 +7,8 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
+from vtprune.core.task import exact, plain
+
 Scoring = Literal["exact", "contains", "choice", "vqa"]
 LETTERS: Final = string.ascii_uppercase
 _ARTICLES: Final = frozenset({"a", "an", "the"})
@@ -14,16 +16,6 @@ _WORDS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", 
 _NUMBERS: Final = {word: str(number) for number, word in enumerate(_WORDS)}
 _LETTER: Final = re.compile(r"\(?([A-Z])\)?(?:[.:)]|\s*$)")
 _ANNOUNCED: Final = re.compile(r"\banswer(?: is)?:?\s*\(?([A-Za-z])\b", re.IGNORECASE)
-
-
-def plain(text: str) -> str:
-    """Lower case, single spaces, no closing full stop."""
-    return " ".join(text.lower().split()).removesuffix(".").strip()
-
-
-def exact(answer: str, references: Sequence[str]) -> float:
-    """1 if the answer equals a reference, but for case, runs of spaces and a closing full stop."""
-    return float(plain(answer) in map(plain, references))
 
 
 def contains(answer: str, references: Sequence[str]) -> float:

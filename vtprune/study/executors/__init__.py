@@ -8,6 +8,6 @@ work       what every executor does with a cell          ray        actors, `vtp
 inline     in this process
 """
 
-from vtprune.study.executors.base import WORKER, Executor, ExecutorError, Listener, Outcome, execute
+from vtprune.study.executors.base import WORKER, ExecutorError, Listener, Outcome, execute
 
-__all__ = ["WORKER", "Executor", "ExecutorError", "Listener", "Outcome", "execute"]
+__all__ = ["WORKER", "ExecutorError", "Listener", "Outcome", "execute"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, get_args
+from typing import Any, Final, Protocol
 
 from vtprune.core.errors import did_you_mean
 from vtprune.study.cell import Cell
 from vtprune.study.executors.work import Attempts, ExecutorError, by_model
-from vtprune.study.store import Store
+from vtprune.study.names import EXECUTORS, Executor
+from vtprune.study.store import Store, failure_text
 
-Executor = Literal["inline", "processes", "ray"]
 WORKER: Final = "vtprune.study.worker:Worker"
 
 
@@ -80,8 +80,8 @@ def execute(
     Failures of cells are recorded in the store and in the outcome; the others go on. Raises StoreError if the store
     cannot be written, and ExecutorError if workers cannot be started.
     """
-    if executor not in get_args(Executor):
-        raise ExecutorError(f"unknown executor {executor!r}.{did_you_mean(executor, get_args(Executor))}")
+    if executor not in EXECUTORS:
+        raise ExecutorError(f"unknown executor {executor!r}.{did_you_mean(executor, EXECUTORS)}")
     if workers < 1 or threads < 1:
         raise ExecutorError(f"workers={workers}, threads={threads}: both must be at least 1")
     listener = listener or Silent()
@@ -119,4 +119,4 @@ def _failure(store: Store, cell: Cell, attempts: Attempts) -> str | None:
     failure: dict[str, Any] | None = store.failure(cell)
     if failure is None or failure["attempts"] <= attempts[cell.id]:
         return None
-    return f"{failure['type']}: {failure['message']}"
+    return failure_text(failure)

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from vtprune.core.errors import first_line
 from vtprune.study.cell import Cell
 from vtprune.study.executors.base import Job, Listener
 from vtprune.study.executors.work import DEATHS, Attempts, ExecutorError, Worker, by_model, give_up, make_worker, work
@@ -88,7 +89,7 @@ class _Crew:
     def _died(self, cell: Cell | None, error: Exception) -> None:
         if cell is None:
             raise ExecutorError(f"an actor ended before its first cell: {error}") from error
-        how = str(error).strip().splitlines()[0]
+        how = first_line(error)
         self._deaths[cell.id] += 1
         self._job.store.log(f"an actor died at {cell.name}: {how}")
         if self._deaths[cell.id] >= DEATHS:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation, Transform
 from numpy.typing import NDArray
 
 from vtprune.study.figures.methods import with_names
@@ -32,6 +35,10 @@ COSTS: Final[dict[Cost, Quantity]] = {
     "kv": Quantity("retained_kv_bytes", "KV cache after the prompt, bytes"),
     "flops": Quantity("retained_flops", "FLOPs of encoder, prefill and decoding"),
 }
+_APART = 5.5
+"""Between two methods' markers, at least, in points: the size of one."""
+_SHIFTS = tuple(slot * _APART for slot in (0, 1, -1, 2, -2))
+"""How far a method may be moved, in points, in the order of preference."""
 _LOG_FROM = 4.0
 """Spread of x (largest by smallest) from which the axis is logarithmic."""
 
@@ -65,7 +72,7 @@ def pareto(cost: NDArray[np.float64], gain: NDArray[np.float64]) -> NDArray[np.b
 def draw_curves(points: pd.DataFrame, looks: dict[str, Look], cost: Cost = "mean", title: str = "") -> Figure:
     """One line per method with intervals, the unpruned model as a level line with its interval, front points ringed.
 
-    points: of `curve_points`.
+    points: of `curve_points`. A method whose points would hide another's is moved to the side, all of it alike.
     """
     figure = canvas(6.6, 4.2)
     axes = figure.subplots()
@@ -73,11 +80,12 @@ def draw_curves(points: pd.DataFrame, looks: dict[str, Look], cost: Cost = "mean
     for row in full.itertuples():
         axes.axhspan(row.low, row.high, color=REFERENCE, alpha=0.12, linewidth=0)
         axes.axhline(row.y, color=REFERENCE, linewidth=1.2, label=_full_name(row.method))
+    drawn: dict[str, ErrorbarContainer] = {}
     for method, line in points[points["role"] != "full"].groupby("method", sort=False):
         look = looks[str(method)]
         line = line.sort_values("x", kind="stable")
         errors = np.abs(line[["low", "high"]].to_numpy().T - line["y"].to_numpy())
-        axes.errorbar(
+        drawn[str(method)] = axes.errorbar(
             line["x"],
             line["y"],
             yerr=np.nan_to_num(errors),
@@ -92,12 +100,15 @@ def draw_curves(points: pd.DataFrame, looks: dict[str, Look], cost: Cost = "mean
             capsize=2,
             label=str(method),
         )
+    _cost_axis(axes, points.loc[points["role"] != "full", "x"].to_numpy())
+    percent(axes, "y")
+    shifts = _move_apart(axes, drawn)
     front = points[points["front"]].sort_values("x", kind="stable")
     if len(front) > 1:
         ring: dict[str, Any] = {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.0, "alpha": 0.8}
-        axes.plot(front["x"], front["y"], "o", color="black", label="Pareto front", zorder=1.5, **ring)
-    _cost_axis(axes, points.loc[points["role"] != "full", "x"].to_numpy())
-    percent(axes, "y")
+        for row in front.itertuples():
+            place = shifts[str(row.method)]
+            axes.plot(row.x, row.y, "o", color="black", label="Pareto front", zorder=1.5, transform=place, **ring)
     axes.set_xlabel(f"{COSTS[cost].words} (share of the unpruned model's)")
     axes.set_ylabel("accuracy")
     axes.set_title(title)
@@ -105,6 +116,31 @@ def draw_curves(points: pd.DataFrame, looks: dict[str, Look], cost: Cost = "mean
     order = [*dict.fromkeys(points.loc[points["role"] != "full", "method"]), *named]
     legend_below(figure, {name: named[name] for name in order})
     return figure
+
+
+def _move_apart(axes: Axes, drawn: Mapping[str, ErrorbarContainer]) -> dict[str, Transform]:
+    """Move each method that would hide an earlier one's points to the side, by one of `_SHIFTS`: the first that is far
+    enough, or else the farthest. Returns where each is."""
+    axes.autoscale_view()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    taken, places = np.zeros((0, 2)), {}
+    for method, container in drawn.items():
+        data = np.asarray(container.lines[0].get_xydata())
+        own = axes.transData.transform(data) * 72 / figure.dpi
+        moved = {shift: own + np.array([shift, 0.0]) for shift in _SHIFTS}
+        far = {shift: min(0.95 * _APART, _nearest(points, taken)) for shift, points in moved.items()}
+        shift = max(_SHIFTS, key=far.__getitem__)
+        taken = np.concatenate([taken, moved[shift]])
+        places[method] = axes.transData + ScaledTranslation(shift / 72, 0, figure.dpi_scale_trans)
+        for artist in (container.lines[0], *container.lines[1], *container.lines[2]):
+            artist.set_transform(places[method])
+    return places
+
+
+def _nearest(own: NDArray[np.float64], taken: NDArray[np.float64]) -> float:
+    """The least distance between two sets of points, ``[point, 2]`` each."""
+    return float(np.linalg.norm(own[:, None] - taken[None], axis=2).min(initial=np.inf))
 
 
 def _full_name(method: str) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from vtprune.study.cell import Variant
-from vtprune.study.statistics.panel import LENT, last
+from vtprune.study.names import LENT
+from vtprune.study.statistics.panel import last
 
 
 @dataclass(frozen=True)

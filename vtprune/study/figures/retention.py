@@ -34,8 +34,18 @@ def layer_retention(cells: pd.DataFrame, samples: pd.DataFrame) -> Retention:
     """Of the vision tokens in the unpruned prompt, the share that enters each decoder layer: ``[variant, layer]``.
 
     cells: rows of `Results.cells` of one model and one task; samples: of `Results.samples`. Without the unpruned
-    model's samples, shares are of the variant's own prompt. A variant that pruned nothing or has no samples has no row.
+    model's samples, shares are of the variant's own prompt. A variant that pruned nothing or has no samples has no row,
+    but a smaller image has one: all layers read what is left of it.
     """
+    smaller = samples["cell"].isin(cells.index[cells["downsample"].notna()]) & samples["tokens_by_layer"].isna()
+    known = samples.loc[samples["tokens_by_layer"].notna(), "tokens_by_layer"]
+    if smaller.any() and len(known):
+        depth = len(known.iloc[0])
+        even = [
+            [tokens] * depth if alike else layers
+            for tokens, alike, layers in zip(samples["input_tokens"], smaller, samples["tokens_by_layer"], strict=True)
+        ]
+        samples = samples.assign(tokens_by_layer=pd.Series(even, index=samples.index, dtype=object))
     return _retention(cells, samples, "tokens_by_layer")
 
 

@@ -1,7 +1,8 @@
 """How every figure looks, and how it is written: one palette, one shape per method, the same bytes on every run.
 
-Colours are those of Okabe and Ito (2008, jfly.uni-koeln.de/color), told apart by people with any common colour
-blindness; nothing is told by colour alone, so each method has a marker too, and its role a line style.
+The first six colours are those of Okabe and Ito (2008, jfly.uni-koeln.de/color); the other four were chosen to be
+far from these and from one another for people with any common colour blindness. Nothing is told by colour alone, so
+each method has a marker too, and its role a line style.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from matplotlib.ticker import FuncFormatter
 
 from vtprune.study.figures.methods import Method
 
-PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6E6E00")
+PALETTE: Final = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C00FC", "#701C00", "#A8C470", "#540054",
+)  # fmt: skip
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 LINES: Final = {"recipe": "-", "baseline": ":", "control": "--", "full": "-"}
+AGAIN: Final = "-."
+"""Line of the recipes that have the colour of an earlier one."""
 REFERENCE: Final = "#444444"
 """Colour of the unpruned model."""
 HEAT: Final = "cividis"
@@ -56,7 +61,8 @@ def looks(methods: Sequence[Method]) -> dict[str, Look]:
     for index, method in enumerate(others):
         color = PALETTE[index % len(PALETTE)]
         colors.setdefault(method.label, color)
-        found[method.name] = Look(color, MARKERS[index % len(MARKERS)], LINES[method.role])
+        line = LINES[method.role] if index < len(PALETTE) or method.role != "recipe" else AGAIN
+        found[method.name] = Look(color, MARKERS[index % len(MARKERS)], line)
     for index, method in enumerate(method for method in methods if method.role == "control"):
         color = colors.get(method.of or "", PALETTE[index % len(PALETTE)])
         found[method.name] = Look(color, MARKERS[index % len(MARKERS)], LINES["control"], filled=False)

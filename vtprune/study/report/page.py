@@ -12,10 +12,11 @@ from typing import Any, Final
 import pandas as pd
 import yaml
 
+from vtprune.study.footnotes import verdict
 from vtprune.study.report.parts import Part
 from vtprune.study.report.pictures import Picture
 from vtprune.study.results import Results
-from vtprune.study.tables import Sheet, verdict
+from vtprune.study.tables import Sheet
 
 TESTBED: Final = "testbed/"
 TESTBED_NOTE: Final = (
@@ -96,7 +97,7 @@ class Section:
             "to": ("ci_high", signed_points),
             "p, adjusted": ("p_adjusted", number),
             "p": ("p", number),
-            "resolvable (points)": ("resolvable", points),
+            "resolvable (points)": ("resolvable", resolved),
             "tokens": ("retained_mean", share),
             "its tokens": ("reference_retained_mean", share),
             "FLOPs": ("retained_flops", share),
@@ -159,6 +160,11 @@ def points(value: float) -> str:
     return NOTHING if pd.isna(value) else f"{100 * value:.1f}"
 
 
+def resolved(value: float) -> str:
+    """As `points`; in words where no difference can be found."""
+    return "none" if value > 1 else points(value)
+
+
 def signed_points(value: float) -> str:
     """``+3.4``."""
     return NOTHING if pd.isna(value) else f"{100 * value:+.1f}"
@@ -182,7 +188,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
     counts = Counter(cells["status"])
     status = ", ".join(f"{counts[name]} {name}" for name in ("done", "partial", "failed", "missing") if counts[name])
     versions = _distinct(_identity(cells, "versions"))
-    models = _distinct(_identity(cells, "model"))
+    models = _distinct(_models(results))
     found = [
         ("Cells", f"{len(cells)}: {status}"),
         ("Models", "; ".join(dict.fromkeys(cells["model"]))),
@@ -205,6 +211,27 @@ def plugins(results: Results) -> list[str]:
 
 def _identity(cells: pd.DataFrame, key: str) -> list[Any]:
     return [identity.get(key) for identity in cells.get("identity", ()) if isinstance(identity, Mapping)]
+
+
+def _models(results: Results) -> list[Any]:
+    """The identity of each cell's model, with the dtype that really ran where ``auto`` was asked for."""
+    models = {
+        cell: identity["model"]
+        for cell, identity in results.cells.get("identity", pd.Series(dtype=object)).items()
+        if isinstance(identity, Mapping) and isinstance(identity.get("model"), Mapping)
+    }
+    ran: dict[str, set[str]] = {}
+    for time in results.times.dropna(subset=["dtype"]).itertuples():
+        if time.cell in models:
+            ran.setdefault(str(models[time.cell]), set()).add(str(time.dtype))
+    return [
+        {**model, "dtype": _dtype(ran.get(str(model), set()))} if model.get("dtype") == "auto" else model
+        for model in models.values()
+    ]
+
+
+def _dtype(ran: set[str]) -> str:
+    return f"{' and '.join(sorted(ran))} (asked for: auto)" if ran else "auto (what that was is not recorded)"
 
 
 def _distinct(values: list[Any]) -> list[str]:

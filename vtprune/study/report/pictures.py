@@ -24,6 +24,7 @@ MAX_METHODS = 14
 MAX_ROWS = 30
 """Variants in one heat map; beyond, one budget is drawn."""
 MAX_OVERLAYS = 3
+GROUP_MEANS = "A group is the mean of its types, each weighing the same however few its questions (n is of all). "
 TELLING = 0.005
 """Shares of a cost that differ by less are drawn as if they were equal."""
 
@@ -106,7 +107,7 @@ def accuracy_drafts(part: Part, notes: list[str]) -> Iterator[Draft]:
         caption = (
             f"Bars are accuracies{at} with {part.level} intervals, one panel per {words}; the line with its band is "
             "the unpruned model. Read off which kind of question a method loses: bars that fall behind in one panel "
-            f"only. No test was made per panel. {note}"
+            f"only. No test was made per panel. {GROUP_MEANS if kind == 'group' else ''}{note}"
         )
         figure = types.draw_type_bars(bars, looks, f"{part.title}{at}", order)
         yield Draft(f"by-{kind}", f"Accuracy by {words}{at}", caption.strip(), figure)
@@ -116,7 +117,8 @@ def _curve_caption(part: Part, note: str) -> str:
     text = (
         f"Each point is a method at one budget, with its {part.level} interval; x is what it really kept or cost, not "
         "what was asked for. The level line with its band is the unpruned model. Dashed lines with hollow marks are "
-        "controls, dotted ones baselines. Circles mark the Pareto front: no other recipe or baseline has "
+        "controls, dotted ones baselines. Methods whose points would cover another's are moved a little to the side. "
+        "Circles mark the Pareto front: no other recipe or baseline has "
         "at most this cost and at least this accuracy. Overlapping intervals are not a test; the comparisons below are."
     )
     return f"{text} {note}".strip()
@@ -136,7 +138,8 @@ def retention_drafts(part: Part) -> Iterator[Draft]:
         caption = (
             "Vision tokens that enter each decoder layer, as a share of the unpruned prompt's, mean over samples. Read "
             "off where a method drops: what is dark before layer 0 left in or before the projector, a step to the "
-            f"right of it inside the language model. {note}"
+            "right of it inside the language model. The unpruned model, all of it everywhere, is left out; what leaves "
+            f"the cache afterwards is in another picture. {note}"
         )
         figure = retention.draw_layer_retention(layers, part.title)
         yield Draft("layers", "Vision tokens by layer", caption.strip(), figure)
@@ -199,8 +202,15 @@ def overlay_drafts(part: Part, cells: dict[str, Cell], notes: list[str]) -> Iter
     for place, overlay in enumerate(found):
         caption = (
             f"Sample {overlay.sample}{at}: in colour, the vision tokens that the last stage kept (in some layer or "
-            "head); dark, those that are gone. Under each: the answer. One sample proves nothing."
+            "head); dark, those that are gone. "
         )
+        if shaded := [panel for panel in overlay.panels if panel.share is not None]:
+            means = ", ".join(f"{panel.variant} {100 * (panel.share or 0):.0f} %" for panel in shaded)
+            caption += (
+                "Where a method evicts from the cache by layer and head, a token is the brighter the more (layer, KV "
+                f"head) pairs keep it; mean share of them that do: {means}. "
+            )
+        caption += "Under each: the answer. One sample proves nothing."
         yield Draft(f"overlay-{place}", f"What was kept of {overlay.sample}", caption, overlays.draw_overlay(overlay))
 
 

@@ -9,6 +9,7 @@ import jinja2
 from vtprune.core.errors import VtpruneError
 from vtprune.study.attribution import attribute
 from vtprune.study.figures.style import FORMATS
+from vtprune.study.footnotes import COST_CAPTION, COSTS
 from vtprune.study.plan import Merged
 from vtprune.study.report import page
 from vtprune.study.report.parts import Part, parts
@@ -108,6 +109,8 @@ def render(results: Results, sections: list[page.Section], notes: list[str]) -> 
         testbed=page.TESTBED_NOTE if any(str(model).startswith(page.TESTBED) for model in models) else "",
         facts=page.facts(results),
         sections=sections,
+        cost_columns=tuple(COSTS),
+        cost_caption=COST_CAPTION,
         notes=list(dict.fromkeys(notes)),
         refused=study.get("refused", []),
         failures=failures.reset_index().to_dict("records"),

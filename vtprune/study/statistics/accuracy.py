@@ -27,7 +27,14 @@ ACCURACY: Mapping[str, type] = {
     "seed_std": float,
     "relative": float,
 }
-TYPES: Mapping[str, type] = {**VARIANT, "kind": object, "type": object, **ESTIMATE, "absent": object}
+TYPES: Mapping[str, type] = {
+    **VARIANT,
+    "kind": object,
+    "type": object,
+    **ESTIMATE,
+    "members": object,
+    "absent": object,
+}
 
 
 def accuracy_rows(panel: Panel, settings: Settings) -> list[Row]:
@@ -51,8 +58,8 @@ def accuracy_rows(panel: Panel, settings: Settings) -> list[Row]:
 def type_rows(panel: Panel, groups: Mapping[str, Sequence[str]], settings: Settings) -> list[Row]:
     """One row per variant and type of question (kind ``type``), and per variant and group (kind ``group``): `TYPES`.
 
-    A group's accuracy is the mean of its types' accuracies, each type weighing the same; ``absent`` lists types of
-    the group that the variant has no sample of.
+    A group's accuracy is the mean of its types' accuracies, each type weighing the same however few its samples;
+    ``members`` lists these types, ``absent`` those of the group that the variant has no sample of.
     """
     types = panel.samples["type"].to_numpy()
     rows = []
@@ -61,11 +68,16 @@ def type_rows(panel: Panel, groups: Mapping[str, Sequence[str]], settings: Setti
         for arm, estimate in zip(
             panel.arms, estimate_means(panel.scores[mask], panel.clusters[mask], settings), strict=True
         ):
-            rows.append(variant_row(panel, arm) | {"kind": "type", "type": kind, "absent": []} | estimate_row(estimate))
+            rows.append(
+                variant_row(panel, arm)
+                | {"kind": "type", "type": kind, "members": [kind], "absent": []}
+                | estimate_row(estimate)
+            )
     for group, members in groups.items():
         estimates, absent = _macro(panel, list(members), settings)
         for arm, estimate, without in zip(panel.arms, estimates, absent, strict=True):
-            row = {"kind": "group", "type": group, "absent": without}
+            found = [member for member in members if member not in without]
+            row = {"kind": "group", "type": group, "members": found, "absent": without}
             rows.append(variant_row(panel, arm) | row | estimate_row(estimate))
     return rows
 

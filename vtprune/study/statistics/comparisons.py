@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from vtprune.core.errors import UnknownNameError, did_you_mean
+from vtprune.study.names import FACTORIAL
 from vtprune.study.statistics.accuracy import variant_row
 from vtprune.study.statistics.bootstrap import Settings, cluster_sums
 from vtprune.study.statistics.frames import VARIANT, Row
 from vtprune.study.statistics.intervals import compact, estimate_means
-from vtprune.study.statistics.paired import holm, mcnemar, resolvable, sign_flip, standard_error
-from vtprune.study.statistics.panel import FACTORIAL, Panel
+from vtprune.study.statistics.paired import holm, least_step, mcnemar, resolvable, sign_flip, standard_error
+from vtprune.study.statistics.panel import Panel
 
 TOKENS_AND_FLOPS = ("retained_mean", "retained_flops")
 """Costs of both sides that stand beside a comparison: equal budgets are not equal costs."""
@@ -185,6 +186,7 @@ def _test(panel: Panel, pair: Pair, difference: np.ndarray, settings: Settings) 
         "accuracy": float(scores[:, pair.arm].mean()),
         "reference_accuracy": float(scores[:, pair.reference].mean()),
         "se": standard_error(difference, codes),
+        "step": least_step(difference, codes),
         "test": MCNEMAR if binary and alone else SIGN_FLIP,
         "p": p_mcnemar if binary and alone else sign_flip(cluster_sums(difference, codes), settings.seed),
         "p_mcnemar": p_mcnemar,
@@ -196,7 +198,7 @@ def _adjusted(rows: list[Row], settings: Settings) -> list[Row]:
     if tested:
         for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
             row["p_adjusted"], row["significant"] = adjusted, adjusted < settings.alpha
-            row["resolvable"] = resolvable(row["se"], row["n_clusters"], settings.alpha / len(tested))
+            row["resolvable"] = resolvable(row["se"], row["n_clusters"], row["step"], settings.alpha, len(tested))
     for row in rows:
         row["n_comparisons"] = len(tested)
     return rows

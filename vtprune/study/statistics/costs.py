@@ -27,19 +27,24 @@ SHARES: Mapping[str, tuple[str, str]] = {
     "retained_flops": ("flops", "flops_full"),
 }
 """Column of the summary: column of the variant's rows over column of the unpruned model's rows."""
-COSTS: Mapping[str, type] = {**dict.fromkeys(SHARES, float), "seconds": float}
+COSTS: Mapping[str, type] = {**dict.fromkeys(SHARES, float), "seconds": float, "evicts_only": bool, "one_token": float}
 NAN = float("nan")
 
 
 def cost_rows(panel: Panel, results: Results) -> list[Row]:
     """For each arm: `SHARES` (vision tokens entering layer 0, entering a layer on average and in the cache on average;
     bytes of the cache; FLOPs) and ``seconds`` per sample, processor and ``generate`` together, mean over all samples.
+
+    evicts_only: every layer read all vision tokens, and some left the cache afterwards: then the first token of each
+    answer is that of the model without eviction. one_token: share of the answers that have no second token.
     """
-    numbers = ["sample", *sorted({column for pair in SHARES.values() for column in pair})]
+    numbers = ["sample", "new_tokens", *sorted({column for pair in SHARES.values() for column in pair})]
     rows = {cell: part[numbers] for cell, part in results.samples.groupby("cell", sort=False)}
     times = dict(iter(results.times.groupby("cell", sort=False)))
     return [
-        _shares(panel, i, rows) | {"seconds": _seconds([times[cell] for cell in arm.cells if cell in times])}
+        _shares(panel, i, rows)
+        | {"seconds": _seconds([times[cell] for cell in arm.cells if cell in times])}
+        | _eviction([rows[cell] for cell in arm.cells if cell in rows])
         for i, arm in enumerate(panel.arms)
     ]
 
@@ -57,6 +62,15 @@ def _shares(panel: Panel, i: int, rows: Mapping[str, pd.DataFrame]) -> Row:
         share: float(totals[part] / full_totals[whole]) if full_totals[whole] else NAN
         for share, (part, whole) in SHARES.items()
     }
+
+
+def _eviction(parts: list[pd.DataFrame]) -> Row:
+    if not parts:
+        return {"evicts_only": False, "one_token": NAN}
+    own = pd.concat(parts)
+    whole = bool((own["mean_tokens"] == own["vision_tokens"]).all())
+    fewer = bool((own["mean_kv_tokens"] < own["vision_tokens"]).any())
+    return {"evicts_only": whole and fewer, "one_token": float((own["new_tokens"] <= 1).mean())}
 
 
 def _mean_over_seeds(panel: Panel, i: int, rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame | None:

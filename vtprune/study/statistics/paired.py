@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from vtprune.study.power import groups_needed
 from vtprune.study.statistics.bootstrap import Array, Codes, cluster_sums
 from vtprune.study.statistics.intervals import odd_share
 
@@ -71,17 +72,39 @@ def standard_error(difference: Array, clusters: Codes) -> float:
     return float(np.sqrt(n / (n - 1) * (rest**2).sum()) / sizes.sum())
 
 
-def resolvable(error: float, n_clusters: int, alpha: float) -> float:
-    """The smallest true difference that a two-sided test at ``alpha`` finds with 80 % power:
-    ``(z[1 - alpha / 2] + z[0.8]) * standard error`` (Miller 2024, "Adding error bars to evals").
+def resolvable(error: float, n_clusters: int, step: float, alpha: float, comparisons: int = 1) -> float:
+    """The smallest true difference that a two-sided test at ``alpha`` finds with 80 % power, inf where there is none.
 
-    Of a family of m comparisons alpha is the level divided by m, the strictest step of Holm's method: a difference as
+    It is the larger of two. From the spread: ``(z[1 - alpha / 2] + z[0.8]) * standard error`` (Miller 2024, "Adding
+    error bars to evals"). From the test's own floor: a difference of one sign in fewer than k clusters, see
+    `groups_needed`, is never significant, so the share of unlike clusters has to be one of which n clusters show k four
+    times in five; each counts for ``step``, the least that one unlike cluster adds to the mean difference.
+
+    Of a family of comparisons alpha is divided by their number, the strictest step of Holm's method: a difference as
     large is found whatever the other comparisons give. Without any spread (every cluster the same, or one cluster) the
-    error is that of the largest share of unlike clusters that n clusters leave open. Above 1: no difference can be.
+    error is that of the largest share of unlike clusters that n clusters leave open. There is no such difference where
+    even n unlike clusters are fewer than k, or where it would be above 1, more than scores can differ by.
     """
+    needed, strict = groups_needed(alpha, comparisons), alpha / comparisons
+    if n_clusters < needed:
+        return float("inf")
     if not error > 0:
-        error = float(np.sqrt(odd_share(n_clusters, 1 - alpha) / n_clusters))
-    return float((stats.norm.isf(alpha / 2) + stats.norm.ppf(POWER)) * error)
+        error = float(np.sqrt(odd_share(n_clusters, 1 - strict) / n_clusters))
+    spread = (stats.norm.isf(strict / 2) + stats.norm.ppf(POWER)) * error
+    share = stats.beta.ppf(POWER, needed, n_clusters - needed + 1)
+    found = float(max(spread, share * step))
+    return found if found <= 1 else float("inf")
+
+
+def least_step(difference: Array, clusters: Codes) -> float:
+    """What the least of the unlike clusters adds to a mean difference, times the number of clusters: its sum over the
+    mean size of a cluster, and never more than one sample's worth.
+
+    difference: [sample]; clusters: [sample], 0 to n - 1. Where no cluster differs, one sample's worth.
+    """
+    sums = np.abs(cluster_sums(difference, clusters))
+    least = min(1.0, float(sums[sums > 1e-9].min(initial=1.0)))
+    return least * len(sums) / len(difference)
 
 
 def _as_integers(sums: Array) -> NDArray[np.int64] | None:

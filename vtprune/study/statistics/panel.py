@@ -17,15 +17,11 @@ import pandas as pd
 
 from vtprune.core.errors import VtpruneError
 from vtprune.study.cell import Variant
+from vtprune.study.names import LENT
 from vtprune.study.statistics.bootstrap import Array, Codes
 
 if TYPE_CHECKING:
     from vtprune.study.results import Results
-
-
-FACTORIAL, LENT = "factorial", "factorial."
-"""Label of a factorial's variants, and what stands before axes that they lend; a copy, as `vtprune.study.factorial`
-takes seconds to import."""
 
 
 class ScoreError(VtpruneError):

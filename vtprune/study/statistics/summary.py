@@ -25,13 +25,16 @@ class Summary:
     are not known are NaN; accuracies and shares are 1 for all.
 
     accuracy: n_samples, n_clusters (groups of samples), accuracy, ci_low, ci_high, ci_method, n_expected, n_seeds,
-        seed_std (over seeds), relative (to the unpruned model), retained_* (shares of its cost, see `costs`), seconds.
-    types: kind (type or group), type, then as above; absent: types of a group without samples.
+        seed_std (over seeds), relative (to the unpruned model), retained_* (shares of its cost), seconds, evicts_only
+        and one_token, see `costs`.
+    types: kind (type or group), type, then as above; a group's accuracy is the mean of those of its types, members;
+        absent: types of a group without samples.
     comparisons: against (label of the reference, or ``own`` and the kind of a control), own (whether that is a control
         of the recipe), reference (its name), n_samples in common, retained_mean and retained_flops of both sides (those
         of the reference as reference_*; a budget says little about what a method costs), difference with its
-        interval and se, test, p, p_mcnemar, p_adjusted over n_comparisons, significant, resolvable. The interval is for
-        this comparison alone; a claim rests on ``significant``.
+        interval and se, test, p, p_mcnemar, p_adjusted over n_comparisons, significant, resolvable (the smallest true
+        difference that is found four times in five; inf where none can be, as with too few clusters). The interval is
+        for this comparison alone; a claim rests on ``significant``.
     settings: confidence, resamples and seed. compare_to: the label of the named reference, or None.
     """
 

@@ -13,11 +13,13 @@ folder.
 
 files      writing that survives: whole files, lines, locks        folder   `Store`
 lines      one chunk as one line, checked by CRC-32                parquet  samples, cells and times as Parquet
-claim      `Claim`: appending to a cell                            errors   what can go wrong
+claim      `Claim`: appending to a cell                            state    `CellState`: how far a cell is
+table      one record per cell                                     errors   what can go wrong
 """
 
 from vtprune.study.store.claim import Claim
 from vtprune.study.store.errors import DamagedError, RowError, StoreError
-from vtprune.study.store.folder import CellState, Store
+from vtprune.study.store.folder import Store
+from vtprune.study.store.state import CellState, failure_text
 
-__all__ = ["CellState", "Claim", "DamagedError", "RowError", "Store", "StoreError"]
+__all__ = ["CellState", "Claim", "DamagedError", "RowError", "Store", "StoreError", "failure_text"]

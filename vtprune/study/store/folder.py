@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,10 @@ from vtprune.study.store import files, lines
 from vtprune.study.store.claim import Claim, json_bytes
 from vtprune.study.store.errors import DamagedError, StoreError
 from vtprune.study.store.plan import Groups, PlanFile, merged
+from vtprune.study.store.state import CellState
 
 _FOLDERS = ("cells", "times", "errors", "locks")
 _logger = logging.getLogger("vtprune.study")
-
-
-@dataclass(frozen=True)
-class CellState:
-    """samples_done: samples on disk; error: why the latest attempt failed, or the file is damaged, or None."""
-
-    samples_done: int
-    finished: bool
-    error: str | None
 
 
 class Store:
@@ -187,9 +178,7 @@ class Store:
 
     def state(self, cell: Cell) -> CellState:
         """How far a cell is."""
-        found, failure = self.scan(cell), self.failure(cell)
-        error = found.damage or (failure and f"{failure['type']}: {failure['message']}")
-        return CellState(found.samples, found.finished and found.damage is None, error or None)
+        return CellState.of(self.scan(cell), self.failure(cell))
 
     def rows(self, cell: Cell) -> list[SampleRow]:
         """The rows of a cell, as many as there are."""
@@ -199,7 +188,7 @@ class Store:
         """The times of a cell's chunks, as many as there are."""
         path = self.times_file(cell)
         found = [lines.decode(line) for line in path.read_bytes().splitlines(keepends=True)] if path.exists() else []
-        rows: list[Any] = [{column: data[column] for column in lines.TIME_COLUMNS} for data in found if data]
+        rows: list[Any] = [{column: data.get(column) for column in lines.TIME_COLUMNS} for data in found if data]
         return rows
 
     # -- the whole -----------------------------------------------------------------------------------------------------

@@ -71,7 +71,9 @@ def _sample_schema(pa: Any) -> Any:
             "tokens_by_layer": counts,
             "kv_by_head": pa.list_(counts),
             "kept": counts,
+            "kept_share": pa.list_(real),
             "grids": pa.list_(counts),
+            "crops": pa.list_(pa.list_(real)),
         }
     )
 
@@ -87,6 +89,7 @@ def _time_schema(pa: Any) -> Any:
             "generate": real,
             "stages": pa.list_(real),
             "device": text,
+            "dtype": text,
         }
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vtprune.study.cell import Cell
 from vtprune.study.labels import model_labels, task_labels
 from vtprune.study.rows import SampleRow
+from vtprune.study.store.state import CellState
 
 if TYPE_CHECKING:
     from vtprune.study.store.folder import Store
@@ -27,13 +26,11 @@ def cell_records(store: Store, cells: Sequence[Cell], scans: Sequence[Scan]) -> 
     """For each cell: id, name, label, role, of, model, task, axes, downsample, limit, batch_size, status, error,
     samples, accuracy (mean score), the means of `MEANS`, recipe_hash, identity.
 
-    status: ``done``, ``failed`` (the latest attempt did, or the file is damaged), ``partial`` (some samples) or
-    ``missing``. Means are None without samples.
+    status: ``done``, ``failed``, ``partial`` or ``missing``; see `CellState.status`. Means are None without samples.
     """
     records = []
     for cell, model, task, scan in zip(cells, model_labels(cells), task_labels(cells), scans, strict=True):
-        failure = store.failure(cell)
-        error = scan.damage or (failure and f"{failure['type']}: {failure['message']}") or None
+        state = CellState.of(scan, store.failure(cell))
         rows = [row for chunk in scan.chunks for row in chunk]
         variant = cell.variant
         records.append(
@@ -49,8 +46,8 @@ def cell_records(store: Store, cells: Sequence[Cell], scans: Sequence[Scan]) -> 
                 "downsample": variant.downsample,
                 "limit": cell.limit,
                 "batch_size": cell.batch_size,
-                "status": _status(scan, error),
-                "error": error,
+                "status": state.status,
+                "error": state.error,
                 "samples": len(rows),
                 "accuracy": _mean(rows, "score"),
                 **{column: _mean(rows, column) for column in MEANS},
@@ -61,24 +58,15 @@ def cell_records(store: Store, cells: Sequence[Cell], scans: Sequence[Scan]) -> 
     return records
 
 
-def _status(scan: Scan, error: str | None) -> str:
-    if scan.finished and scan.damage is None:
-        return "done"
-    if error is not None:
-        return "failed"
-    return "partial" if scan.chunks else "missing"
-
-
 def _mean(rows: Sequence[SampleRow], column: str) -> float | None:
     return math.fsum(row[column] for row in rows) / len(rows) if rows else None  # type: ignore[literal-required]
 
 
 def recipe_hash(cell: Cell) -> str | None:
-    """`Recipe.hash` of a cell's recipe as it was planned, also where the plugins it needs are not installed."""
-    recipe = cell.variant.recipe
-    if recipe is None:
-        return None
-    if isinstance(planned := cell.identity.get("variant"), Mapping) and isinstance(planned.get("recipe"), str):
-        return planned["recipe"]
-    acting = {key: recipe[key] for key in ("schema_version", "stages")}
-    return hashlib.sha256(json.dumps(acting, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """`Recipe.hash` of a cell's recipe as it was planned, also where the plugins it needs are not installed.
+
+    None of the unpruned model, and of a cell whose identity is not that of a plan.
+    """
+    planned = cell.identity.get("variant")
+    found = planned.get("recipe") if isinstance(planned, Mapping) else None
+    return found if isinstance(found, str) else None
