@@ -6,7 +6,7 @@ from PIL import Image
 
 from tests.core.reports import DROP, HEADS, event, layout, report
 from vtprune import overlay as module
-from vtprune.core.report import ReportError
+from vtprune.core.errors import ReportError
 from vtprune.overlay import evenly, overlay
 
 WHITE = (255, 255, 255)

@@ -9,10 +9,10 @@ Importing the package imports neither torch nor transformers; each name below is
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vtprune.core.errors import VtpruneError
+from vtprune.core.lazy import lazy
 
 if TYPE_CHECKING:
     from vtprune.api import Run, components, observe, prune
@@ -53,12 +53,4 @@ __all__ = [
     "prune",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'vtprune' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+__getattr__, __dir__ = lazy(__name__, _LAZY)

@@ -6,9 +6,6 @@ imports neither torch nor pydantic.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
 from vtprune.core.errors import (
     BindingError,
     BudgetError,
@@ -18,16 +15,13 @@ from vtprune.core.errors import (
     PluginError,
     PluginWarning,
     RecipeError,
+    ReportError,
     UnknownNameError,
     UnsupportedModeError,
     UnsupportedModelError,
     VtpruneError,
 )
 
-if TYPE_CHECKING:
-    from vtprune.core.report import ReportError
-
-_LAZY = {"ReportError": "vtprune.core.report"}
 __all__ = [
     "BindingError",
     "BudgetError",
@@ -43,13 +37,3 @@ __all__ = [
     "UnsupportedModelError",
     "VtpruneError",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])

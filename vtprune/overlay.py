@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from vtprune.core.report import ReportError
+from vtprune.core.errors import ReportError
 from vtprune.core.tables import method
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ imports neither torch nor pydantic.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from vtprune.core.lazy import lazy
 from vtprune.core.plugins import API, Registrar, hookimpl
 
 if TYPE_CHECKING:
@@ -34,37 +34,37 @@ if TYPE_CHECKING:
     from vtprune.core.task import Region, Sample, Task, Video
 
 _LAZY = {
-    "Adapter": "core.adapter",
-    "Allocation": "core.component",
-    "AllocationRequest": "core.component",
-    "Allocator": "core.component",
-    "AllocatorSpec": "core.spec",
-    "Budget": "core.budget",
-    "Candidates": "core.component",
-    "ComponentError": "core.errors",
-    "Merged": "core.component",
-    "Need": "core.signals",
-    "Reducer": "core.component",
-    "ReducerSpec": "core.spec",
-    "Region": "core.task",
-    "Sample": "core.task",
-    "SampleLayout": "core.layout",
-    "Scorer": "core.component",
-    "ScorerSpec": "core.spec",
-    "Segment": "core.layout",
-    "Selector": "core.component",
-    "SelectorSpec": "core.spec",
-    "Signals": "core.signals",
-    "Task": "core.task",
-    "Video": "core.task",
-    "VisionCall": "core.adapter",
-    "VisionInput": "core.adapter",
-    "VtpruneError": "core.errors",
-    "apportion": "core.budget",
-    "build": "core.spec",
-    "recognised_images": "core.recognised_images:images",
-    "unique_images": "adapters.sharing",
-    "unique_packed": "adapters.sharing",
+    "Adapter": "vtprune.core.adapter",
+    "Allocation": "vtprune.core.component",
+    "AllocationRequest": "vtprune.core.component",
+    "Allocator": "vtprune.core.component",
+    "AllocatorSpec": "vtprune.core.spec",
+    "Budget": "vtprune.core.budget",
+    "Candidates": "vtprune.core.component",
+    "ComponentError": "vtprune.core.errors",
+    "Merged": "vtprune.core.component",
+    "Need": "vtprune.core.signals",
+    "Reducer": "vtprune.core.component",
+    "ReducerSpec": "vtprune.core.spec",
+    "Region": "vtprune.core.task",
+    "Sample": "vtprune.core.task",
+    "SampleLayout": "vtprune.core.layout",
+    "Scorer": "vtprune.core.component",
+    "ScorerSpec": "vtprune.core.spec",
+    "Segment": "vtprune.core.layout",
+    "Selector": "vtprune.core.component",
+    "SelectorSpec": "vtprune.core.spec",
+    "Signals": "vtprune.core.signals",
+    "Task": "vtprune.core.task",
+    "Video": "vtprune.core.task",
+    "VisionCall": "vtprune.core.adapter",
+    "VisionInput": "vtprune.core.adapter",
+    "VtpruneError": "vtprune.core.errors",
+    "apportion": "vtprune.core.budget",
+    "build": "vtprune.core.spec",
+    "recognised_images": "vtprune.core.recognised_images:images",
+    "unique_images": "vtprune.adapters.sharing",
+    "unique_packed": "vtprune.adapters.sharing",
 }
 __all__ = [
     "API",
@@ -103,13 +103,4 @@ __all__ = [
     "unique_packed",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        module, _, inner = _LAZY[name].partition(":")
-        return getattr(importlib.import_module(f"vtprune.{module}"), inner or name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+__getattr__, __dir__ = lazy(__name__, _LAZY)

@@ -61,6 +61,10 @@ class ComponentError(VtpruneError):
     """A component broke its contract: wrong shape, NaN scores, a wrong number of kept tokens."""
 
 
+class ReportError(VtpruneError, ValueError):
+    """A question the report cannot answer: a stage, sample, layer or head that does not exist or has not acted."""
+
+
 class PluginError(VtpruneError):
     """An installed plugin could not be loaded, or two plugins claim one name."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtprune.core.errors import UnknownNameError, VtpruneError
+from vtprune.core.errors import ReportError, UnknownNameError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from vtprune.core.layout import SampleLayout
     from vtprune.core.provenance import Provenance
     from vtprune.core.recipe import Recipe
-
-
-class ReportError(VtpruneError, ValueError):
-    """A question the report cannot answer: a stage, sample, layer or head that does not exist or has not acted."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,9 @@ Nothing is imported before it is used; pytest is needed by `parametrize_with_che
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vtprune.core.lazy import lazy
 
 if TYPE_CHECKING:
     from vtprune.testing.adapter_suite.parametrize import parametrize_with_adapter_checks
@@ -18,19 +19,19 @@ if TYPE_CHECKING:
     from vtprune.testing.run import ConformanceError, Outcome, check_component
 
 _LAZY = {
-    "AdapterSubject": "adapter_suite.subject",
-    "Check": "checking",
-    "ConformanceError": "run",
-    "Outcome": "run",
-    "Violation": "checking",
-    "SubjectError": "adapter_suite.subject",
-    "check": "checking",
-    "check_adapter": "adapter_suite.run",
-    "check_component": "run",
-    "checks_for": "checking",
-    "fail": "checking",
-    "parametrize_with_adapter_checks": "adapter_suite.parametrize",
-    "parametrize_with_checks": "parametrize",
+    "AdapterSubject": "vtprune.testing.adapter_suite.subject",
+    "Check": "vtprune.testing.checking",
+    "ConformanceError": "vtprune.testing.run",
+    "Outcome": "vtprune.testing.run",
+    "Violation": "vtprune.testing.checking",
+    "SubjectError": "vtprune.testing.adapter_suite.subject",
+    "check": "vtprune.testing.checking",
+    "check_adapter": "vtprune.testing.adapter_suite.run",
+    "check_component": "vtprune.testing.run",
+    "checks_for": "vtprune.testing.checking",
+    "fail": "vtprune.testing.checking",
+    "parametrize_with_adapter_checks": "vtprune.testing.adapter_suite.parametrize",
+    "parametrize_with_checks": "vtprune.testing.parametrize",
 }
 __all__ = [
     "AdapterSubject",
@@ -48,12 +49,4 @@ __all__ = [
     "parametrize_with_checks",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+__getattr__, __dir__ = lazy(__name__, _LAZY)
