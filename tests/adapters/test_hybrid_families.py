@@ -27,7 +27,7 @@ from tests.adapters.exactness import (
     tiny,
 )
 from tests.adapters.towers import assert_project_is_the_projector, assert_rows_are_those_that_matter
-from tests.exactness.helpers import POWER, STEPS, Stages, distance, generate
+from tests.exactness.helpers import POWER, STEPS, TOLERANCE, Stages, distance, generate
 from vtprune.core.engine.cost import CostModel
 from vtprune.core.engine.layers import layer_kinds
 from vtprune.core.report import Report
@@ -151,15 +151,15 @@ def assert_dropped_tokens_have_never_been_there(name: str, stages: Stages) -> No
     assert distance(generated.logits, unpruned.logits) > POWER
     for sample, images in enumerate(BATCH):
         if not images:
-            assert distance(generated.logits[:, sample], unpruned.logits[:, sample]) < tolerance_of(model)
+            assert distance(generated.logits[:, sample], unpruned.logits[:, sample]) < TOLERANCE
             continue
         alone = tiny(name).make_inputs((images,), seed=SEED + sample)
         with vtprune.prune(model, {"stages": stages}) as run:
             single, report = generate(model, alone), run.report
         expected = Absent(model, alone, report).steps(single.tokens[0])
-        assert distance(single.logits[:, 0], expected) < tolerance_of(model)
+        assert distance(single.logits[:, 0], expected) < TOLERANCE
         assert torch.equal(generated.tokens[sample], single.tokens[0])
-        assert distance(generated.logits[:, sample], expected) < tolerance_of(model)
+        assert distance(generated.logits[:, sample], expected) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", [FAMILY, "qwen3_5"])
@@ -169,7 +169,7 @@ def test_the_reference_is_the_model(name: str) -> None:
     with vtprune.observe(model) as run:
         model(**alone)
     found = Absent(model, alone, run.report).steps(expected.tokens[0])
-    assert distance(found, expected.logits[:, 0]) < tolerance_of(model)
+    assert distance(found, expected.logits[:, 0]) < TOLERANCE
 
 
 def test_a_forward_pass_without_a_cache() -> None:
@@ -177,7 +177,7 @@ def test_a_forward_pass_without_a_cache() -> None:
     with vtprune.prune(model, {"stages": STAGES["behind_a_convolution"]}):
         with_cache = model(**inputs).logits
         without = model(**inputs, use_cache=False).logits
-    assert distance(with_cache, without) < tolerance_of(model)
+    assert distance(with_cache, without) < TOLERANCE
 
 
 @pytest.mark.parametrize("site", [site for site in SITES if not site.endswith("[0].kv")] + ["llm.layers[1].kv"])

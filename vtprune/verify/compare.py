@@ -11,8 +11,8 @@ from torch import Tensor
 TOLERANCE = 1e-5
 """Largest difference of a logit, in float32."""
 AMPLIFIED = 1e-4
-"""The same where a decoder layer is a recurrence, which amplifies rounding: 31 more tokens of padding before a prompt
-move the logits of the unhooked tiny Qwen3.5 by 1.1e-5."""
+"""The same where a decoder layer is linear attention, which amplifies rounding: 31 more tokens of padding before a
+prompt move the logits of the unhooked tiny Qwen3.5 by 1.1e-5."""
 EFFECT = 100 * TOLERANCE
 """What removing tokens must change at least; less could not be told from no removal at all."""
 RELATIVE = 1e-4
@@ -43,8 +43,8 @@ class Seen:
 
 def tolerance_of(model: Any) -> float:
     """Largest difference of a logit of this model in float32."""
-    attends = (hasattr(layer, "self_attn") for layer in model.get_decoder().layers)
-    return TOLERANCE if all(attends) else AMPLIFIED
+    amplifies = any(hasattr(layer, "linear_attn") for layer in model.get_decoder().layers)
+    return AMPLIFIED if amplifies else TOLERANCE
 
 
 def distance(one: Tensor, other: Tensor) -> float:
